@@ -1,0 +1,110 @@
+/* The loop as its own files see it. Who owns what: the loop owns its backend state, tables and buffers; watchers, timers, tasks
+ * and modules belong to their users (evloop.h). */
+#ifndef EV_INTERNAL_H
+#define EV_INTERNAL_H
+
+#include "backend.h"
+#include "evloop.h"
+#include "wheel.h"
+
+#include <stdint.h>
+
+/* One completion: Python reads it as four 64-bit integers and calls targets[target]((target, a, b, c)). */
+struct ev_record {
+    int64_t target, a, b, c;
+};
+
+struct ev_slot {
+    struct ev_watcher *owner; /* NULL while free */
+    uint32_t generation;
+    uint32_t next; /* in the free list or the list of slots released during this batch */
+};
+
+struct ev_task_list {
+    struct ev_task *head, **tail;
+};
+
+/* What Python asked for and is told of by record: a descriptor watched, a timer. Kept in tables indexed by small integers that
+ * Python hands out, in blocks that never move, because watchers and timers are linked by address. */
+struct ev_pywatcher {
+    struct ev_watcher w;
+    uint32_t target;
+};
+
+struct ev_pytimer {
+    struct ev_timer t;
+    uint32_t index;
+};
+
+enum { EV_TIMER_BLOCK = 512 };
+
+struct ev_waker {
+    struct ev_watcher w;
+    int read_fd, write_fd; /* the same descriptor for an eventfd */
+};
+
+struct ev_loop {
+    const struct ev_backend *backend;
+    void *backend_state;
+
+    struct ev_record *records;
+    size_t record_count, record_capacity;
+    size_t records_taken; /* by Python, at the end of the last turn */
+    uint8_t *arena;
+    size_t arena_used, arena_capacity;
+
+    struct ev_slot *slots;
+    uint32_t slot_count, slot_capacity, slot_free, slot_limbo;
+
+    uint64_t now_ms;
+    struct ev_wheel wheel;
+    struct ev_task_list soon, next_turn, reap;
+    struct ev_waker waker;
+    struct ev_module *modules[EV_MODULES];
+
+    struct ev_pytimer **timer_blocks;
+    size_t timer_block_count;
+    uint32_t timer_target;
+
+    struct ev_ready ready[EV_READY_MAX];
+    uint8_t scratch[EV_SCRATCH_SIZE];
+};
+
+/* slots.c */
+#define EV_NO_SLOT UINT32_MAX
+ev_token ev__slot_new(ev_loop *, struct ev_watcher *owner); /* 0 when memory is short */
+struct ev_watcher *ev__slot_get(ev_loop *, ev_token);
+void ev__slot_release(ev_loop *, ev_token);
+void ev__slots_settle(ev_loop *); /* what was released before this batch may be used again */
+
+/* rings.c */
+void ev__emit(ev_loop *, uint32_t target, int64_t a, int64_t b, int64_t c);
+uint8_t *ev__arena_put(ev_loop *, size_t len, int64_t *offset);
+int ev__arena_full(ev_loop *);
+void ev__rings_reset(ev_loop *);
+void ev__submit(ev_loop *, const uint8_t *submissions, size_t len);
+
+/* watch.c */
+int ev__attach(ev_loop *, struct ev_watcher *, int fd, ev_watch_fn);
+int ev__watch(ev_loop *, struct ev_watcher *, unsigned events);
+void ev__rearm(ev_loop *, struct ev_watcher *, unsigned events);
+void ev__detach(ev_loop *, struct ev_watcher *, int closing);
+
+/* tasks.c */
+void ev__tasks_init(struct ev_task_list *);
+void ev__tasks_add(struct ev_task_list *, struct ev_task *, ev_task_fn);
+void ev__tasks_run(struct ev_task_list *, ev_loop *);
+
+/* timers.c: the timers of Python */
+void ev__timer_op(ev_loop *, unsigned op, uint64_t index, const uint8_t *payload, size_t len);
+void ev__timers_close(ev_loop *);
+
+/* waker_eventfd.c, waker_pipe.c */
+int ev__waker_open(ev_loop *);
+void ev__waker_close(ev_loop *);
+void ev__waker_wake(struct ev_waker *); /* any thread */
+
+/* clock.c */
+uint64_t ev__clock_ns(void);
+
+#endif

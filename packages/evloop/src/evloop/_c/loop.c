@@ -1,0 +1,174 @@
+#include "internal.h"
+#include "shim.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef EV_VERSION
+#define EV_VERSION "unknown"
+#endif
+
+enum { FIRST_RECORDS = 1024, FIRST_ARENA = 256 * 1024 };
+
+static void loop_op(ev_loop *loop, struct ev_module *m, unsigned op, unsigned arg, uint64_t id, const uint8_t *payload, size_t len) {
+    (void)m;
+    (void)arg;
+    ev__timer_op(loop, op, id, payload, len);
+}
+
+static struct ev_module loop_module = {.op = loop_op, .close = NULL};
+
+static const struct ev_backend *choose(const char *name) {
+    for (const struct ev_backend *const *b = ev__backends; *b; b++)
+        if (!name || strcmp(name, (*b)->name) == 0)
+            return *b;
+    return NULL;
+}
+
+const char *ev_backend_name(unsigned i) {
+    for (unsigned n = 0; ev__backends[n]; n++)
+        if (n == i)
+            return ev__backends[n]->name;
+    return NULL;
+}
+
+static void free_memory(ev_loop *loop) {
+    free(loop->records);
+    free(loop->arena);
+    free(loop->slots);
+    free(loop);
+}
+
+int ev_loop_open(const char *backend, ev_loop **out) {
+    const struct ev_backend *chosen = choose(backend);
+    if (!chosen)
+        return -ENOSYS;
+    ev_loop *loop = calloc(1, sizeof *loop);
+    if (!loop)
+        return -ENOMEM;
+    loop->backend = chosen;
+    loop->slot_free = loop->slot_limbo = EV_NO_SLOT;
+    loop->record_capacity = FIRST_RECORDS;
+    loop->records = malloc(FIRST_RECORDS * sizeof *loop->records);
+    loop->arena_capacity = FIRST_ARENA;
+    loop->arena = malloc(FIRST_ARENA);
+    loop->timer_target = EV_TARGET_TIMER;
+    loop->modules[EV_MODULE_LOOP] = &loop_module;
+    loop->now_ms = ev__clock_ns() / 1000000;
+    ev__wheel_init(&loop->wheel, loop->now_ms);
+    ev__tasks_init(&loop->soon);
+    ev__tasks_init(&loop->next_turn);
+    ev__tasks_init(&loop->reap);
+    int rc = loop->records && loop->arena ? chosen->open(&loop->backend_state) : -ENOMEM;
+    if (rc == 0) {
+        rc = ev__waker_open(loop);
+        if (rc < 0)
+            chosen->close(loop->backend_state);
+    }
+    if (rc < 0) {
+        free_memory(loop);
+        return rc;
+    }
+    *out = loop;
+    return 0;
+}
+
+void ev_loop_close(ev_loop *loop) {
+    for (int i = 0; i < EV_MODULES; i++) /* lower layers first: ending their streams, they call the upper ones once more */
+        if (loop->modules[i] && loop->modules[i]->close)
+            loop->modules[i]->close(loop, loop->modules[i]);
+    ev__tasks_run(&loop->reap, loop);
+    ev__waker_close(loop);
+    ev__timers_close(loop);
+    loop->backend->close(loop->backend_state);
+    free_memory(loop);
+}
+
+const char *ev_loop_backend(const ev_loop *loop) { return loop->backend->name; }
+void *ev_records(ev_loop *loop) { return loop->records; }
+size_t ev_record_capacity(const ev_loop *loop) { return loop->record_capacity; }
+void *ev_arena(ev_loop *loop) { return loop->arena; }
+size_t ev_arena_capacity(const ev_loop *loop) { return loop->arena_capacity; }
+void ev_wake(ev_loop *loop) { ev__waker_wake(&loop->waker); }
+
+/* Watchers of Python */
+
+static void ready_for_python(ev_loop *loop, struct ev_watcher *w, unsigned ready) {
+    ev__emit(loop, ((struct ev_pywatcher *)w)->target, ready, 0, 0);
+}
+
+int ev_fd_watch(ev_loop *loop, int fd, unsigned events, uint32_t target, struct ev_pywatcher **out) {
+    struct ev_pywatcher *watcher = calloc(1, sizeof *watcher);
+    if (!watcher)
+        return -ENOMEM;
+    watcher->target = target;
+    int rc = ev__attach(loop, &watcher->w, fd, ready_for_python);
+    if (rc == 0)
+        rc = ev__watch(loop, &watcher->w, events);
+    if (rc < 0) {
+        ev__detach(loop, &watcher->w, 0);
+        free(watcher);
+        return rc;
+    }
+    *out = watcher;
+    return 0;
+}
+
+int ev_fd_modify(ev_loop *loop, struct ev_pywatcher *watcher, unsigned events) { return ev__watch(loop, &watcher->w, events); }
+void ev_fd_rearm(ev_loop *loop, struct ev_pywatcher *watcher, unsigned events) { ev__rearm(loop, &watcher->w, events); }
+
+void ev_fd_unwatch(ev_loop *loop, struct ev_pywatcher *watcher) {
+    ev__detach(loop, &watcher->w, 0);
+    free(watcher); /* called from Python, so no event of this watcher is being dispatched in C */
+}
+
+/* The table for the layers above */
+
+static int module_set(ev_loop *loop, unsigned id, struct ev_module *module) {
+    if (id >= EV_MODULES || loop->modules[id])
+        return -EEXIST;
+    loop->modules[id] = module;
+    return 0;
+}
+
+static struct ev_module *module_get(ev_loop *loop, unsigned id) { return id < EV_MODULES ? loop->modules[id] : NULL; }
+
+static uint64_t now_ms(ev_loop *loop) { return loop->now_ms; }
+
+static void timer_start(ev_loop *loop, struct ev_timer *t, uint64_t delay_ms, ev_timer_fn fn) {
+    t->fn = fn;
+    /* now_ms is rounded down, so one tick more keeps the promise never to be early. */
+    ev__wheel_insert(&loop->wheel, t, loop->now_ms + delay_ms + 1);
+}
+
+static void timer_stop(ev_loop *loop, struct ev_timer *t) { ev__wheel_cancel(&loop->wheel, t); }
+static void soon(ev_loop *loop, struct ev_task *task, ev_task_fn fn) { ev__tasks_add(&loop->soon, task, fn); }
+static void next_turn(ev_loop *loop, struct ev_task *task, ev_task_fn fn) { ev__tasks_add(&loop->next_turn, task, fn); }
+static void reap(ev_loop *loop, struct ev_task *task, ev_task_fn fn) { ev__tasks_add(&loop->reap, task, fn); }
+static uint8_t *scratch(ev_loop *loop) { return loop->scratch; }
+
+static const struct ev_capi capi = {
+    .major = EV_CAPI_MAJOR,
+    .minor = EV_CAPI_MINOR,
+    .version = EV_VERSION,
+    .module_set = module_set,
+    .module_get = module_get,
+    .attach = ev__attach,
+    .watch = ev__watch,
+    .rearm = ev__rearm,
+    .detach = ev__detach,
+    .find = ev__slot_get,
+    .now_ms = now_ms,
+    .timer_start = timer_start,
+    .timer_stop = timer_stop,
+    .soon = soon,
+    .next_turn = next_turn,
+    .reap = reap,
+    .emit = ev__emit,
+    .arena_put = ev__arena_put,
+    .arena_full = ev__arena_full,
+    .scratch = scratch,
+};
+
+const struct ev_capi *ev_capi(void) { return &capi; }

@@ -1,0 +1,42 @@
+/* What Python may call. The only function on the hot path is ev_turn. Every function but ev_wake belongs to the loop's thread. */
+#ifndef EV_SHIM_H
+#define EV_SHIM_H
+
+#include "evloop.h"
+
+/* Opens a loop; `backend` is a name or NULL for the best. Returns 0 or -errno (-ENOSYS: no such backend). The waker and the
+ * timers take target 0 (unused) and 1 (timers) of Python's table. */
+int ev_loop_open(const char *backend, ev_loop **out);
+void ev_loop_close(ev_loop *);
+const char *ev_loop_backend(const ev_loop *);
+/* The name of backend i, best first, or NULL. */
+const char *ev_backend_name(unsigned i);
+
+/* One turn: executes the submissions, waits at most timeout_ns (-1: for ever) unless records are waiting already, lets native
+ * protocols read and parse, expires timers. Returns records | arena bytes << 24. A signal ends the wait early. Neither the
+ * records nor the arena move unless the returned numbers exceed ev_record_capacity and ev_arena_capacity as last read. */
+uint64_t ev_turn(ev_loop *, const char *submissions, size_t len, int64_t timeout_ns);
+/* Executes submissions and flushes write queues, without reading anything. */
+void ev_flush(ev_loop *, const char *submissions, size_t len);
+void *ev_records(ev_loop *);
+size_t ev_record_capacity(const ev_loop *);
+void *ev_arena(ev_loop *);
+size_t ev_arena_capacity(const ev_loop *);
+
+/* Any thread: makes a turn that waits, or the next one that would, return. */
+void ev_wake(ev_loop *);
+
+/* Watches fd for Python: emits targets[target]((target, ready, 0, 0)). The watcher is freed by ev_fd_unwatch, which may be called once. */
+struct ev_pywatcher;
+int ev_fd_watch(ev_loop *, int fd, unsigned events, uint32_t target, struct ev_pywatcher **out);
+int ev_fd_modify(ev_loop *, struct ev_pywatcher *, unsigned events);
+void ev_fd_rearm(ev_loop *, struct ev_pywatcher *, unsigned events);
+void ev_fd_unwatch(ev_loop *, struct ev_pywatcher *);
+
+/* Operations of EV_MODULE_LOOP. id is the timer's index, the payload of a start is its deadline in ns, 8 bytes. */
+enum { EV_OP_TIMER_START = 1, EV_OP_TIMER_STOP = 2 };
+enum { EV_TARGET_TIMER = 1 };
+
+const struct ev_capi *ev_capi(void);
+
+#endif

@@ -1,0 +1,56 @@
+/* The turn. Everything that happens between two batches of handlers stands in ev_turn, in this order. */
+#include "internal.h"
+#include "shim.h"
+
+#include <errno.h>
+#include <limits.h>
+
+static void update_clock(ev_loop *loop) { loop->now_ms = ev__clock_ns() / 1000000; }
+
+/* Milliseconds to sleep: until the caller's limit or the next timer, rounded up so that the wait never ends just before it. */
+static int sleep_ms(ev_loop *loop, int64_t timeout_ns) {
+    if (timeout_ns == 0 || loop->record_count || loop->next_turn.head)
+        return 0;
+    uint64_t ms = timeout_ns < 0 ? UINT64_MAX : ((uint64_t)timeout_ns + 999999) / 1000000;
+    uint64_t next = ev__wheel_next(&loop->wheel);
+    if (next != EV_WHEEL_NEVER) {
+        update_clock(loop);
+        uint64_t until = next > loop->now_ms ? next - loop->now_ms : 0;
+        if (until < ms)
+            ms = until;
+    }
+    if (ms == UINT64_MAX)
+        return -1;
+    return ms > INT_MAX ? INT_MAX : (int)ms;
+}
+
+static void dispatch(ev_loop *loop, int count) {
+    for (int i = 0; i < count; i++) {
+        /* A watcher that an earlier event of this batch took away is not found; nor is its successor on the same fd number. */
+        struct ev_watcher *w = ev__slot_get(loop, loop->ready[i].token);
+        if (w)
+            w->fn(loop, w, loop->ready[i].events);
+    }
+}
+
+uint64_t ev_turn(ev_loop *loop, const char *submissions, size_t len, int64_t timeout_ns) {
+    ev__rings_reset(loop);
+    ev__tasks_run(&loop->reap, loop);
+    ev__slots_settle(loop);
+
+    ev__submit(loop, (const uint8_t *)submissions, len);
+
+    int wait_ms = sleep_ms(loop, timeout_ns);
+    ev__tasks_run(&loop->next_turn, loop);
+    int count = loop->backend->wait(loop->backend_state, loop->ready, EV_READY_MAX, loop->record_count ? 0 : wait_ms);
+    update_clock(loop);
+    if (count > 0) /* else a time-out, or -EINTR: the caller runs Python's signal handlers */
+        dispatch(loop, count);
+    ev__wheel_advance(&loop->wheel, loop->now_ms, loop);
+    ev__tasks_run(&loop->soon, loop);
+
+    loop->records_taken = loop->record_count;
+    return (uint64_t)loop->record_count | (uint64_t)loop->arena_used << 24;
+}
+
+void ev_flush(ev_loop *loop, const char *submissions, size_t len) { ev__submit(loop, (const uint8_t *)submissions, len); }

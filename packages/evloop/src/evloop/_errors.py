@@ -1,0 +1,40 @@
+"""The exceptions of evloop.
+
+::
+
+    EvLoopError(Exception)
+    ├── LoopClosedError      the loop has been closed
+    └── LoopRunningError     the loop is running, and must not be for this call
+
+What the operating system refuses is an `OSError`; an argument of the wrong kind is a `TypeError` or `ValueError`.
+"""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["EvLoopError", "LoopClosedError", "LoopRunningError", "check"]
+
+
+class EvLoopError(Exception):
+    """Root of what this package raises by itself."""
+
+
+class LoopClosedError(EvLoopError):
+    """The loop has been closed."""
+
+
+class LoopRunningError(EvLoopError):
+    """The loop is running: it cannot be run a second time, nor closed."""
+
+
+def check(result: int, what: str) -> int:
+    """Return ``result``, or raise the `OSError` that a negative one stands for.
+
+    Args:
+        result: What a shim function returned: a count, or ``-errno``.
+        what: The call and what it was about, for the message: ``"watch fd 7"``.
+    """
+    if result < 0:
+        raise OSError(-result, f"{what}: {os.strerror(-result)}")
+    return result

@@ -1,0 +1,5 @@
+"""Many loops or many threads. So far there is a version number and nothing else."""
+
+from ._version import __version__
+
+__all__ = ["__version__"]

@@ -1,0 +1,165 @@
+#include "internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+enum {
+    READS_A_TURN = 4,       /* of up to 64 KiB: a fast peer does not starve the others */
+    IN_FIRST = 1024,        /* what was received and not consumed is kept in a buffer that starts so small */
+    IN_MOST = 4 << 20,      /* a protocol that consumes nothing of so much has no limits of its own: that is its bug */
+    DISCARD_MOST = 1 << 20, /* while lingering */
+};
+
+static net_stream *of_again(struct ev_task *t) { return (net_stream *)((char *)t - offsetof(net_stream, again)); }
+
+/* Calls the protocol, and the one it may have put in its place, until the bytes are consumed or one wants more. */
+static size_t consume(net_stream *s, const uint8_t *data, size_t len) {
+    size_t used = 0;
+    const struct net_protocol *called;
+    do {
+        called = s->protocol;
+        used += called->on_bytes(s, data + used, len - used);
+    } while (s->protocol != called && used < len && s->phase == NET_OPEN);
+    return used;
+}
+
+static void drop_in(net_stream *s) {
+    free(s->in);
+    s->in = NULL;
+    s->in_len = s->in_capacity = 0;
+}
+
+/* Makes room for at least one more byte. */
+static int grow_in(net_stream *s, uint32_t needed) {
+    uint32_t capacity = s->in_capacity ? s->in_capacity : IN_FIRST;
+    while (capacity < needed)
+        capacity *= 2;
+    if (capacity == s->in_capacity)
+        return 1;
+    uint8_t *in = capacity <= IN_MOST ? realloc(s->in, capacity) : NULL;
+    if (!in)
+        return 0;
+    s->in = in;
+    s->in_capacity = capacity;
+    return 1;
+}
+
+/* Presents bytes that lie in scratch memory (nothing was kept before). */
+static int deliver(net_stream *s, const uint8_t *data, size_t len) {
+    size_t used = consume(s, data, len);
+    size_t rest = len - used;
+    if (!rest || s->phase != NET_OPEN)
+        return 1;
+    if (!grow_in(s, (uint32_t)rest))
+        return 0;
+    memcpy(s->in, data + used, rest);
+    s->in_len = (uint32_t)rest;
+    return 1;
+}
+
+/* Presents the kept bytes again, now that there are more of them or the protocol is ready for more. */
+static void deliver_kept(net_stream *s) {
+    size_t used = consume(s, s->in, s->in_len);
+    if (used == s->in_len) {
+        drop_in(s);
+    } else if (used) {
+        memmove(s->in, s->in + used, s->in_len - used);
+        s->in_len -= (uint32_t)used;
+    }
+}
+
+static int discard(net_stream *s, size_t len) {
+    s->discarded += (uint32_t)len;
+    if (s->discarded < DISCARD_MOST)
+        return 1;
+    net__stream_end(s, s->cause);
+    return 0;
+}
+
+/* Takes what recv returned: 1 to go on reading, 0 to stop. */
+static int received(net_stream *s, uint8_t *into, ssize_t n, size_t room) {
+    if (n < 0 && errno == EINTR)
+        return 1;
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+        s->readable = 0;
+        ev->rearm(s->loop, &s->watcher, EV_READ);
+        return 0;
+    }
+    if (n < 0) {
+        net__stream_end(s, errno);
+        return 0;
+    }
+    if (n == 0) {
+        s->readable = 0;
+        s->eof = 1;
+        if (s->phase == NET_LINGERING)
+            net__stream_end(s, s->cause);
+        else
+            s->protocol->on_eof(s);
+        return 0;
+    }
+    if (s->phase == NET_LINGERING) {
+        if (!discard(s, (size_t)n))
+            return 0;
+    } else if (!s->in_len) {
+        if (!deliver(s, into, (size_t)n)) {
+            net__stream_end(s, ENOBUFS);
+            return 0;
+        }
+    } else {
+        s->in_len += (uint32_t)n;
+        deliver_kept(s);
+    }
+    if ((size_t)n < room && !s->ending) {
+        s->readable = 0; /* a short read has emptied the socket */
+        ev->rearm(s->loop, &s->watcher, EV_READ);
+        return 0;
+    }
+    return 1;
+}
+
+void net__read(net_stream *s) {
+    for (int i = 0; i < READS_A_TURN; i++) {
+        if ((s->phase != NET_OPEN && s->phase != NET_LINGERING) || s->eof || s->paused)
+            return;
+        if (ev->arena_full(s->loop))
+            break;
+        uint8_t *into = ev->scratch(s->loop);
+        size_t room = EV_SCRATCH_SIZE;
+        if (s->in_len) {
+            if (s->in_len == s->in_capacity && !grow_in(s, s->in_len + 1)) {
+                net__stream_end(s, ENOBUFS);
+                return;
+            }
+            into = s->in + s->in_len;
+            room = s->in_capacity - s->in_len;
+        }
+        if (!received(s, into, recv(s->watcher.fd, into, room, 0), room))
+            return;
+    }
+    net__read_soon(s);
+}
+
+static void again(ev_loop *loop, struct ev_task *task) {
+    (void)loop;
+    net_stream *s = of_again(task);
+    if (s->paused || s->phase == NET_CLOSED || s->phase == NET_CLOSING)
+        return;
+    if (s->in_len && s->phase == NET_OPEN)
+        deliver_kept(s);
+    if (s->readable || s->phase == NET_LINGERING)
+        net__read(s);
+}
+
+void net__read_soon(net_stream *s) { ev->next_turn(s->loop, &s->again, again); }
+
+void net__pause(net_stream *s) { s->paused = 1; }
+
+void net__resume(net_stream *s) {
+    if (!s->paused)
+        return;
+    s->paused = 0;
+    net__read_soon(s);
+}

@@ -1,0 +1,3 @@
+"""The version of this distribution; hatchling reads it from here."""
+
+__version__ = "2.0.0"
