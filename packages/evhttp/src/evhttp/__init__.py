@@ -8,6 +8,7 @@ from evhttp._limits import Limits
 from evhttp._request import Request
 from evhttp._response import Response
 from evhttp._server import Handler, Server
+from evhttp._static import StaticFiles
 from evhttp._version import __version__
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "Response",
     "ResponseStateError",
     "Server",
+    "StaticFiles",
     "__version__",
 ]

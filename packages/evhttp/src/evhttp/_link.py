@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import evloop
 import evnet
-from evloop import native
-
 from evhttp._shim import lib
 from evhttp._version import __version__
+from evloop import native
 
 __all__: list[str] = []
 

@@ -27,7 +27,7 @@ class Request:
 
     # Set one by one by Server, without a call: this happens for every request.
     _arena: bytes
-    _record: Record  # target, exchange, offset, info: see request.c
+    _record: Record  # target, offset, info, exchange: see request.c
 
     @classmethod
     def _at(cls, arena: bytes, record: Record) -> Request:
@@ -37,27 +37,27 @@ class Request:
         return req
 
     def _head(self) -> tuple[Any, ...]:
-        return _HEAD.unpack_from(self._arena, self._record[2])
+        return _HEAD.unpack_from(self._arena, self._record[1])
 
     @property
     def method(self) -> str:
         """The method, ``"GET"``; in capitals as methods are, since they are case-sensitive (RFC 9110 §9.1)."""
-        method = self._record[3] & 0xFF
+        method = self._record[2] & 0xFF
         if method < len(_METHODS):
             return _METHODS[method]
-        head, offset = self._head(), self._record[2]
+        head, offset = self._head(), self._record[1]
         return self._arena[offset + _HEAD.size + head[4] : offset + head[0]].decode("ascii")
 
     @property
     def target(self) -> str:
         """The request target as received, for example ``"/search?q=1"`` (RFC 9112 §3.2)."""
-        start = self._record[2] + _HEAD.size
+        start = self._record[1] + _HEAD.size
         return self._arena[start : start + self._head()[4]].decode("ascii")
 
     @property
     def path(self) -> str:
         """The target's path, percent-encoding left as it is: ``"/a%20b"``. It begins with ``/``, but for ``*`` and CONNECT."""
-        _, _, offset, info = self._record
+        _, offset, info, _ = self._record
         length = info >> 32
         if not length:
             return "/" if info & _ABSOLUTE else ""
@@ -67,7 +67,7 @@ class Request:
     @property
     def query_string(self) -> str:
         """What follows the ``?`` of the target, undecoded; ``""`` when there is none."""
-        _, _, offset, info = self._record
+        _, offset, info, _ = self._record
         start = offset + (info >> 16 & 0xFFFF) + (info >> 32) + 1
         end = offset + _HEAD.size + self._head()[4]
         return self._arena[start:end].decode("ascii")
@@ -80,7 +80,7 @@ class Request:
     @property
     def headers(self) -> Headers:
         """The header fields. Made anew at each use, which costs little: nothing is parsed yet."""
-        arena, offset = self._arena, self._record[2]
+        arena, offset = self._arena, self._record[1]
         start, length = _FIELDS.unpack_from(arena, offset)
         start += offset
         return Headers(arena, start, start + length)
@@ -89,13 +89,13 @@ class Request:
     def body(self) -> bytes:
         """The request's body, decoded from chunks where it was chunked; ``b""`` when there is none."""
         head = self._head()
-        start = self._record[2] + head[2]
+        start = self._record[1] + head[2]
         return self._arena[start : start + head[3]]
 
     @property
     def version(self) -> str:
         """``"1.1"`` or ``"1.0"``."""
-        return "1.0" if self._record[3] & _HTTP10 else "1.1"
+        return "1.0" if self._record[2] & _HTTP10 else "1.1"
 
     @property
     def client(self) -> tuple[str, int] | None:

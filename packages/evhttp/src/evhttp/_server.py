@@ -12,13 +12,12 @@ from time import perf_counter
 from typing import Any
 
 import evnet
-from evloop import Loop, Record
-
 from evhttp import _link as _link
 from evhttp._limits import Limits
 from evhttp._request import Request, address, body_of
 from evhttp._response import SENT, Response
 from evhttp._shim import ffi, lib
+from evloop import Loop, Record
 
 __all__ = ["Handler", "Server"]
 
@@ -27,17 +26,17 @@ logger = logging.getLogger("evhttp")
 Handler = Callable[[Request, Response], object]
 
 _REFUSED = Struct("<BBH16sI")
-_EVENT_REFUSED = 0
+_EVENT_EMPTY = 0
 _GRACE = 10.0
 
 
 class Server:
-    """An HTTP/1.1 server: one handler, called for each request on the loop's thread.
+    r"""An HTTP/1.1 server: one handler, called for each request on the loop's thread.
 
     ::
 
         def hello(req, res):
-            res.send("hello\\n")
+            res.send("hello\n")
 
         evhttp.Server(hello).listen("127.0.0.1", 8080).run()
 
@@ -67,7 +66,7 @@ class Server:
         self.limits = limits or Limits()
         self._access_log = access_log
         self._sockets: list[socket.socket] = []
-        self._push = self.loop.submissions.append
+        self._push = self.loop.submissions.extend
         self._pins: dict[int, bytes] = {}
         self._next_pin = 0
         self._closed = False
@@ -113,7 +112,9 @@ class Server:
 
     # -- life ------------------------------------------------------------------------------------------------------------------
 
-    def listen(self, host: str | None = None, port: int = 8000, *, backlog: int = 1024, reuse_port: bool = False) -> Server:
+    def listen(
+        self, host: str | None = None, port: int = 8000, *, backlog: int = 1024, reuse_port: bool = False
+    ) -> Server:
         """Listen on an address; may be called several times.
 
         Args:
@@ -203,14 +204,13 @@ class Server:
     def _receiver(self) -> Callable[[Record], Response]:
         """Make the function that the loop calls for each request. Everything it needs is in its cells."""
         server, loop, handler, fail, unanswered = self, self.loop, self._handler, self._fail, self._unanswered
-        new = object.__new__
 
         def receive(record: Record) -> Response:
-            req = new(Request)
+            req = Request()
             req._arena = loop.arena
             req._record = record
-            res = new(Response)
-            res._exchange = record[1]
+            res = Response()
+            res._exchange = record[3]
             res._server = server
             res._arg = 200
             res._lines = None
@@ -239,7 +239,8 @@ class Server:
                 '%s "%s %s HTTP/%s" %d %d %.3fms',
                 client[0] if client else "-",
                 req.method,
-                req.target,
+                # The parser lets visible ASCII through and nothing else; a quote would end the field early.
+                req.target.replace('"', "%22"),
                 req.version,
                 res.status_code,
                 res._size,
@@ -252,12 +253,12 @@ class Server:
     def _received_large(self, record: Record) -> None:
         """Give a request whose body is not in the arena an arena of its own, with the body where it would have been."""
         arena = self.loop.arena
-        target, exchange, offset, info = record
+        target, offset, info, exchange = record
         head_size, body_size, address = body_of(arena, offset)
         body = ffi.buffer(ffi.cast("char *", address), body_size)
         self.loop.arena = b"".join((arena[offset : offset + head_size], body))
         try:
-            self._receive((target, exchange, 0, info))
+            self._receive((target, 0, info, exchange))
         finally:
             self.loop.arena = arena
 
@@ -280,8 +281,8 @@ class Server:
         res.send("Internal Server Error\n")
 
     def _event(self, record: Record) -> None:
-        _, kind, status, offset = record
-        if kind == _EVENT_REFUSED:
+        _, offset, status, _ = record
+        if status != _EVENT_EMPTY:
             arena = self.loop.arena
             family, _, port, ip, length = _REFUSED.unpack_from(arena, offset)
             reason = arena[offset + _REFUSED.size : offset + _REFUSED.size + length].decode()

@@ -17,7 +17,9 @@ class Handle:
 
     __slots__ = ("_args", "_callback", "_context", "_loop")
 
-    def __init__(self, loop: Loop, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None) -> None:
+    def __init__(
+        self, loop: Loop, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
+    ) -> None:
         self._loop = loop
         self._callback: Callable[..., object] | None = callback
         self._args = args
@@ -55,7 +57,13 @@ class TimerHandle(Handle):
     __slots__ = ("_index", "_when")
 
     def __init__(
-        self, loop: Loop, when: float, index: int, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
+        self,
+        loop: Loop,
+        when: float,
+        index: int,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: Context | None,
     ) -> None:
         super().__init__(loop, callback, args, context)
         self._when = when

@@ -16,7 +16,7 @@ from time import monotonic, perf_counter_ns
 from types import TracebackType
 from typing import Any
 
-from evloop._errors import EvLoopError, LoopClosedError, LoopRunningError, check
+from evloop._errors import LoopClosedError, LoopRunningError, check
 from evloop._handles import Handle, TimerHandle
 from evloop._shim import ffi, lib
 from evloop._signals import SignalWatch
@@ -26,7 +26,7 @@ __all__ = ["READ", "WRITE", "Loop", "Record"]
 logger = logging.getLogger("evloop")
 
 READ, WRITE = 1, 2
-_RECORD = Struct("<4q")
+_RECORD = Struct("<qqq8s")
 # One entry of the submission ring: payload length, operation | module << 8, argument, id (see evloop.h).
 _TIMER_START = Struct("<IHHQQ")
 _TIMER_STOP = Struct("<IHHQ")
@@ -36,15 +36,16 @@ _TARGET_TIMER = 1
 # When the handlers of a batch have run longer than this, what has been submitted is flushed before the next one runs.
 _FLUSH_AFTER_NS = 500_000
 # Handlers between two looks at the clock. After a slow one every handler is followed by a look, until they are quick again.
-_STRIDE = 8
+_STRIDE = 16
 
 _turn, _flush = lib.ev_turn, lib.ev_flush
 
 ExceptionHandler = Callable[["Loop", dict[str, Any]], object]
 
 
-# A completion: target, and three numbers whose meaning is the target's business (struct ev_record).
-Record = tuple[int, int, int, int]
+# A completion (struct ev_record): target, two numbers whose meaning is the target's business, and the token that goes back with
+# what is submitted in answer.
+Record = tuple[int, int, int, bytes]
 
 
 def _nobody(record: Record) -> None:
@@ -71,14 +72,14 @@ class Loop:
         name = backend or os.environ.get("EVLOOP_BACKEND") or None
         out = ffi.new("ev_loop **")
         result = lib.ev_loop_open(ffi.NULL if name is None else name.encode(), out)
-        if name is not None and name not in _backend_names():
-            raise ValueError(f"backend {name!r} is not one of {', '.join(_backend_names())}")
+        if name is not None and name not in backend_names():
+            raise ValueError(f"backend {name!r} is not one of {', '.join(backend_names())}")
         check(result, "open a loop")
         self._ptr = out[0]
         self.submissions: list[bytes] = []
         self.arena = b""
         self._remap()
-        self._batch: Iterator[Record] = iter(())
+        self._batch: Iterator[Record] | None = None
         self._stride = _STRIDE
         self._targets: list[Callable[[Record], object]] = [_nobody, self._timer_fired]
         self._free_targets: list[int] = []
@@ -169,13 +170,15 @@ class Loop:
             raise LoopClosedError("the loop is closed")
 
     def _turn(self, timeout_ns: int) -> None:
-        if length_hint(self._batch):  # what an interrupt left of the last one
-            self._dispatch()
+        if self._batch is not None:  # what an interrupt left of the last one
+            self._dispatch(self._batch)
         ready = self._ready
-        for _ in range(len(ready)):
-            ready.popleft()._run()
-        submitted = b"".join(self.submissions)
-        self.submissions.clear()
+        if ready:
+            for _ in range(len(ready)):
+                ready.popleft()._run()
+        submissions = self.submissions
+        submitted = b"".join(submissions)
+        submissions.clear()
         # Before looking at what other threads may have done: one that comes after this look sees that it has to wake us.
         self._asleep = True
         if ready or self._posted or self._stopping:
@@ -191,11 +194,11 @@ class Loop:
             if count > self._record_capacity or used > self._arena_capacity:
                 self._remap()
             self.arena = self._arena_view[:used]
-            self._batch = _RECORD.iter_unpack(self._record_view[: count * 32])
-            self._dispatch()
+            self._batch = batch = _RECORD.iter_unpack(self._record_view[: count * 32])
+            self._dispatch(batch)
 
-    def _dispatch(self) -> None:
-        targets, batch, stride = self._targets, self._batch, self._stride
+    def _dispatch(self, batch: Iterator[Record]) -> None:
+        targets, stride = self._targets, self._stride
         flush_at = perf_counter_ns() + _FLUSH_AFTER_NS
         while length_hint(batch):
             try:
@@ -210,6 +213,7 @@ class Loop:
                 self.flush()
                 flush_at = perf_counter_ns() + _FLUSH_AFTER_NS
         self._stride = stride
+        self._batch = None
 
     def flush(self) -> None:
         """Hand what has been submitted to the kernel now, not at the end of the batch. One crossing into C.
@@ -236,7 +240,9 @@ class Loop:
         self._ready.append(handle)
         return handle
 
-    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Handle:
+    def call_soon_threadsafe(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> Handle:
         """As `call_soon`, from any thread. The loop is woken only if it sleeps.
 
         Raises:
@@ -249,7 +255,9 @@ class Loop:
             self._wake()
         return handle
 
-    def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> TimerHandle:
+    def call_later(
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> TimerHandle:
         """Call ``callback(*args)`` in ``delay`` seconds: never earlier, at best a millisecond later.
 
         Raises:
@@ -259,7 +267,9 @@ class Loop:
             raise ValueError(f"delay must be a number of seconds >= 0, not {delay!r}")
         return self.call_at(monotonic() + delay, callback, *args, context=context)
 
-    def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> TimerHandle:
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> TimerHandle:
         """Call ``callback(*args)`` at ``when`` on the clock of `time`; at once if that has passed.
 
         Raises:
@@ -415,7 +425,9 @@ class Loop:
     def __enter__(self) -> Loop:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     # -- for native protocols --------------------------------------------------------------------------------------------------
@@ -494,8 +506,8 @@ class _FdWatch:
                 handle._run()
 
 
-def _backend_names() -> list[str]:
-    names = []
+def backend_names() -> list[str]:
+    names: list[str] = []
     while (name := lib.ev_backend_name(len(names))) != ffi.NULL:
         names.append(ffi.string(name).decode())
     return names
@@ -511,5 +523,3 @@ def _nanoseconds(seconds: float, what: str) -> int:
     if not seconds >= 0:
         raise ValueError(f"{what} must be a number of seconds >= 0, not {seconds!r}")
     return min(math.ceil(seconds * 1e9), 0x7FFF_FFFF_FFFF_FFFF)
-
-

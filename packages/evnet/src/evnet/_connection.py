@@ -14,17 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from evloop import Loop, Record
-
     from evnet._server import Server
 
 __all__ = ["Connection", "StreamProtocol"]
 
-_HEADER = Struct("<IHHQ")  # see evloop.h, EV_SUBMISSION_HEADER
-_ADOPT = Struct("<IHHQI")
+_HEADER = Struct("<IHH8s")  # see evloop.h, EV_SUBMISSION_HEADER
+_ADOPT = Struct("<IHH8sI")
 _PEER = Struct("<BBH16s")
 _NET = 1 << 8
 _OP_ADOPT, _OP_WRITE, _OP_CLOSE, _OP_ABORT, _OP_FINISH, _OP_PAUSE, _OP_RESUME = (_NET | op for op in range(1, 8))
-_DATA, _EOF, _CLOSED, _PAUSE_WRITING, _RESUME_WRITING = range(5)
+_EOF, _CLOSED, _PAUSE_WRITING, _RESUME_WRITING = 0, -1, -2, -3
 _BY_PEER, _TIMED_OUT = -1, -2
 
 
@@ -47,7 +46,9 @@ class Connection:
 
     __slots__ = ("_fd", "_loop", "_peer", "_protocol", "_push", "_reading", "_server", "_target", "_token", "_writable")
 
-    def __init__(self, loop: Loop, server: Server, protocol: StreamProtocol, token: int, fd: int, peer: bytes) -> None:
+    def __init__(
+        self, loop: Loop, server: Server, protocol: StreamProtocol, token: bytes, fd: int, peer: bytes
+    ) -> None:
         self._loop = loop
         self._server = server
         self._protocol = protocol
@@ -62,15 +63,15 @@ class Connection:
         protocol.connection_made(self)
 
     def _event(self, record: Record) -> None:
-        _, kind, b, length = record
-        if kind == _DATA:
-            self._protocol.data_received(self._loop.arena[b : b + length])
+        _, a, kind, _ = record
+        if kind > 0:
+            self._protocol.data_received(self._loop.arena[a : a + kind])
         elif kind == _EOF:
             # As in asyncio: a true answer keeps our side open.
             if not self._protocol.eof_received():
                 self.close()
         elif kind == _CLOSED:
-            self._lost(b)
+            self._lost(a)
         elif kind == _PAUSE_WRITING:
             self._protocol.pause_writing()
         else:

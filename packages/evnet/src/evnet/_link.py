@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import evloop
 from evloop import native
-
 from evnet._shim import ffi, lib
 from evnet._version import __version__
 

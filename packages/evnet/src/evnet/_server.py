@@ -24,7 +24,11 @@ class Server:
     """Listening sockets, and the connections that were accepted on them. Made by `listen_tcp`."""
 
     def __init__(
-        self, loop: Loop, sockets: list[socket.socket], protocol_factory: Callable[[], StreamProtocol], idle_timeout: float | None
+        self,
+        loop: Loop,
+        sockets: list[socket.socket],
+        protocol_factory: Callable[[], StreamProtocol],
+        idle_timeout: float | None,
     ) -> None:
         self._loop = loop
         self._sockets = sockets
@@ -63,7 +67,7 @@ class Server:
             self._loop.drop_target(self._target)
 
     def _accepted(self, record: Record) -> None:
-        _, token, offset, fd = record
+        _, offset, fd, token = record
         peer = self._loop.arena[offset : offset + _PEER_SIZE]
         self._connections.add(Connection(self._loop, self, self._factory(), token, fd, peer))
 

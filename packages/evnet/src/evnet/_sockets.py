@@ -52,7 +52,9 @@ def _bind(sock: socket.socket, address: tuple[object, ...], backlog: int, reuse_
     except OSError as error:
         sock.close()
         # getaddrinfo's addresses are (host, port, ...)
-        raise OSError(error.errno, f"cannot listen on {address[0]} port {address[1]}: {os.strerror(error.errno or 0)}") from None
+        raise OSError(
+            error.errno, f"cannot listen on {address[0]} port {address[1]}: {os.strerror(error.errno or 0)}"
+        ) from None
     except BaseException:
         sock.close()
         raise

@@ -43,7 +43,7 @@ static void on_close(net_stream *s, int cause) {
         c->next->link = c->link;
     server->conn_count--;
     if (server->closed && !server->conn_count)
-        evh_ev->emit(server->module->loop, server->event_target, EVH_EVENT_EMPTY, 0, 0);
+        evh_ev->emit(server->module->loop, server->event_target, 0, EVH_EVENT_EMPTY, 0);
 }
 
 static void end(net_stream *s, struct evh_conn *c, int cause) {
@@ -89,7 +89,7 @@ static void on_drained(net_stream *s) {
     }
 }
 
-struct evh_refused { /* what EVH_EVENT_REFUSED speaks of; the reason follows */
+struct evh_refused { /* in the arena; the reason follows */
     struct net_address peer;
     uint32_t reason_len;
 };
@@ -101,7 +101,7 @@ static void tell_refused(net_stream *s, unsigned status, const char *reason) {
     uint8_t *at = evh_ev->arena_put(server->module->loop, sizeof refused + refused.reason_len, &offset);
     memcpy(at, &refused, sizeof refused);
     memcpy(at + sizeof refused, reason, refused.reason_len);
-    evh_ev->emit(server->module->loop, server->event_target, EVH_EVENT_REFUSED, status, offset);
+    evh_ev->emit(server->module->loop, server->event_target, offset, status, 0);
 }
 
 /* Answers in the place of the request that cannot be understood, after those before it, and ends the connection: after such a

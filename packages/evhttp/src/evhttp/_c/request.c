@@ -77,8 +77,8 @@ static int64_t info_of(const struct evh_parser *p) {
 /* Counts the request in and tells Python. */
 static void emit(net_stream *s, uint32_t target, int64_t offset, int64_t info) {
     struct evh_conn *c = evh_conn_of(s);
-    int64_t exchange = (int64_t)(evh_net->token(s) | (uint64_t)c->asked << EV_TOKEN_BITS);
-    evh_ev->emit(evh_net->loop(s), target, exchange, offset, info);
+    uint64_t exchange = evh_net->token(s) | (uint64_t)c->asked << EV_TOKEN_BITS;
+    evh_ev->emit(evh_net->loop(s), target, offset, info, exchange);
     c->asked = (uint16_t)(c->asked + 1) % EVH_PLACES;
 }
 

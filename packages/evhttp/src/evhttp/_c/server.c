@@ -110,7 +110,7 @@ void evhttp_close(struct evh_server *server) {
     server->closed = 1;
     stop_listening(server);
     if (!server->conn_count)
-        evh_ev->emit(server->module->loop, server->event_target, EVH_EVENT_EMPTY, 0, 0);
+        evh_ev->emit(server->module->loop, server->event_target, 0, EVH_EVENT_EMPTY, 0);
     for (struct evh_conn *c = server->conns; c; c = c->next) {
         if (evh_unanswered(c))
             c->last = 1;

@@ -1,16 +1,16 @@
 /* What Python may call: to set things up and to end them. Requests and answers travel through the loop's rings.
  *
- * Requests: targets[target]((target, exchange, offset, info)). `exchange` names the connection and the request's place in it: the
- * stream's token | place << 48; it goes back with the answer. `offset` is where the request lies in the arena: struct
- * evh_head (request.c), the target, the method's text where it is none of ours, then the field block, then the body.
- * The field block is "\n" name ":" value for each field, and a final "\n": names in lower case, OWS trimmed. Since no field can hold a
- * line feed, searching it for "\nname:" finds fields and nothing else.
+ * A request is a record for `target`: a = where it lies in the arena, b = info (request.c), token = the exchange, that is the
+ * stream's token | the request's place in the connection << 48; it goes back with the answer. In the arena lie struct evh_head
+ * (request.c), the request target, the method's text where it is none of ours, the field block, and the body. The field block is
+ * "\n" name ":" value for each field, and a final "\n": names in lower case, OWS trimmed. Since no field can hold a line feed,
+ * searching it for "\nname:" finds fields and nothing else.
  *
  * A request whose body is too large for the arena goes to large_target instead: the body lies at evh_head.large_body until the
  * batch has ended.
  *
- * Events: targets[event_target]((event_target, kind, b, c)). EVH_EVENT_REFUSED: status, and offset of struct evh_refused in the arena. EVH_EVENT_EMPTY: a
- * closed server has lost its last connection. */
+ * Records for event_target: b = EVH_EVENT_EMPTY when a closed server has lost its last connection; else b is the status with
+ * which a request was refused, and a the place of a struct evh_refused (conn.c) in the arena. */
 #ifndef EVH_SHIM_H
 #define EVH_SHIM_H
 
@@ -44,7 +44,7 @@ unsigned evhttp_connections(const struct evh_server *);
 
 const char *evhttp_scan_select(const char *name);
 
-enum { EVH_EVENT_REFUSED, EVH_EVENT_EMPTY };
+enum { EVH_EVENT_EMPTY = 0 };
 
 /* Operations of EV_MODULE_HTTP. id: the exchange. arg: status | content type << 10 | EVH_ANSWER_*. Header blocks are lines with
  * their CRLF, checked by Python. Content-Length, Date and Connection are written here. */

@@ -9,10 +9,13 @@
 
 #include <stdint.h>
 
-/* One completion: Python reads it as four 64-bit integers and calls targets[target]((target, a, b, c)). */
+/* One completion. Python reads it as a tuple (target, a, b, token), the token as 8 bytes, since all that it does with a token is to
+ * send it back, and calls targets[target] with the tuple. */
 struct ev_record {
-    int64_t target, a, b, c;
+    int64_t target, a, b;
+    uint64_t token;
 };
+_Static_assert(sizeof(struct ev_record) == 32, "Python knows this layout");
 
 struct ev_slot {
     struct ev_watcher *owner; /* NULL while free */
@@ -78,7 +81,7 @@ void ev__slot_release(ev_loop *, ev_token);
 void ev__slots_settle(ev_loop *); /* what was released before this batch may be used again */
 
 /* rings.c */
-void ev__emit(ev_loop *, uint32_t target, int64_t a, int64_t b, int64_t c);
+void ev__emit(ev_loop *, uint32_t target, int64_t a, int64_t b, uint64_t token);
 uint8_t *ev__arena_put(ev_loop *, size_t len, int64_t *offset);
 int ev__arena_full(ev_loop *);
 void ev__rings_reset(ev_loop *);

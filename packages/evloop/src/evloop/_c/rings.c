@@ -17,12 +17,12 @@ static void *grown(void *p, size_t size) {
     return p;
 }
 
-void ev__emit(ev_loop *loop, uint32_t target, int64_t a, int64_t b, int64_t c) {
+void ev__emit(ev_loop *loop, uint32_t target, int64_t a, int64_t b, uint64_t token) {
     if (loop->record_count == loop->record_capacity) {
         loop->record_capacity *= 2;
         loop->records = grown(loop->records, loop->record_capacity * sizeof *loop->records);
     }
-    loop->records[loop->record_count++] = (struct ev_record){target, a, b, c};
+    loop->records[loop->record_count++] = (struct ev_record){target, a, b, token};
 }
 
 uint8_t *ev__arena_put(ev_loop *loop, size_t len, int64_t *offset) {

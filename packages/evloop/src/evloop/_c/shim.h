@@ -26,7 +26,7 @@ size_t ev_arena_capacity(const ev_loop *);
 /* Any thread: makes a turn that waits, or the next one that would, return. */
 void ev_wake(ev_loop *);
 
-/* Watches fd for Python: emits targets[target]((target, ready, 0, 0)). The watcher is freed by ev_fd_unwatch, which may be called once. */
+/* Watches fd for Python: its records have a = what is ready. The watcher is freed by ev_fd_unwatch, which may be called once. */
 struct ev_pywatcher;
 int ev_fd_watch(ev_loop *, int fd, unsigned events, uint32_t target, struct ev_pywatcher **out);
 int ev_fd_modify(ev_loop *, struct ev_pywatcher *, unsigned events);

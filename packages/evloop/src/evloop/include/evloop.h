@@ -99,11 +99,12 @@ struct ev_capi {
     void (*next_turn)(ev_loop *, struct ev_task *, ev_task_fn);
     void (*reap)(ev_loop *, struct ev_task *, ev_task_fn);
 
-    /* Completions. emit appends one record for Python: targets[target]((target, a, b, c)). arena_put reserves len bytes, 8-aligned, and
+    /* Completions. emit appends one record, (target, a, b, token), for the receiver that Python has registered as `target`; the
+     * token comes back as the id of what Python submits in answer to it. arena_put reserves len bytes, 8-aligned, and
      * returns them with their offset; the pointer is valid until the next arena_put. Both abort the process when the machine
      * has no memory at all, because an event that is lost would leave Python waiting for ever. arena_full says that reading
      * should wait for the next turn. */
-    void (*emit)(ev_loop *, uint32_t target, int64_t a, int64_t b, int64_t c);
+    void (*emit)(ev_loop *, uint32_t target, int64_t a, int64_t b, uint64_t token);
     uint8_t *(*arena_put)(ev_loop *, size_t len, int64_t *offset);
     int (*arena_full)(ev_loop *);
 

@@ -25,7 +25,7 @@ struct python_listener {
 
 static struct state *state_of(net_stream *s) { return (struct state *)s->state; }
 
-static void tell(net_stream *s, int64_t kind, int64_t b, int64_t c) { ev->emit(s->loop, state_of(s)->target, kind, b, c); }
+static void tell(net_stream *s, int64_t a, int64_t b) { ev->emit(s->loop, state_of(s)->target, a, b, s->watcher.token); }
 
 static void idle_again(net_stream *s) {
     if (state_of(s)->idle_timeout_ms)
@@ -35,23 +35,23 @@ static void idle_again(net_stream *s) {
 static size_t on_bytes(net_stream *s, const uint8_t *data, size_t len) {
     int64_t offset;
     memcpy(ev->arena_put(s->loop, len, &offset), data, len);
-    tell(s, EVNET_DATA, offset, (int64_t)len);
+    tell(s, offset, (int64_t)len);
     idle_again(s);
     return len;
 }
 
-static void on_eof(net_stream *s) { tell(s, EVNET_EOF, 0, 0); }
+static void on_eof(net_stream *s) { tell(s, 0, EVNET_EOF); }
 
 static void on_drained(net_stream *s) {
     if (state_of(s)->told_to_pause) {
         state_of(s)->told_to_pause = 0;
-        tell(s, EVNET_RESUME_WRITING, 0, 0);
+        tell(s, 0, EVNET_RESUME_WRITING);
     }
 }
 
 static void on_timeout(net_stream *s) { net__abort(s, NET_TIMED_OUT); }
 
-static void on_close(net_stream *s, int cause) { tell(s, EVNET_CLOSED, cause, 0); }
+static void on_close(net_stream *s, int cause) { tell(s, cause, EVNET_CLOSED); }
 
 const struct net_protocol net__python_protocol = {
     .name = "python",
@@ -70,7 +70,7 @@ static void accepted(net_listener *l, net_stream *s) {
     net__pause(s);
     int64_t offset;
     memcpy(ev->arena_put(s->loop, sizeof s->peer, &offset), &s->peer, sizeof s->peer);
-    ev->emit(s->loop, listener->target, (int64_t)s->watcher.token, offset, s->watcher.fd);
+    ev->emit(s->loop, listener->target, offset, s->watcher.fd, s->watcher.token);
 }
 
 int net__python_listen(ev_loop *loop, int fd, uint32_t target, uint32_t idle_timeout_ms, net_listener **out) {
@@ -95,7 +95,7 @@ static void write_op(net_stream *s, const uint8_t *payload, size_t len) {
         net__flush(s);
         if (s->phase == NET_OPEN && s->out.queued > state->high_water) {
             state->told_to_pause = 1;
-            tell(s, EVNET_PAUSE_WRITING, (int64_t)s->out.queued, 0);
+            tell(s, (int64_t)s->out.queued, EVNET_PAUSE_WRITING);
         }
     }
 }

@@ -8,13 +8,14 @@
 uint64_t evnet_link(uint64_t evloop_capi);
 const struct net_capi *evnet_capi(void);
 
-/* Streams accepted on fd (borrowed, listening, non-blocking) are announced as targets[target]((target, token, arena offset of a struct
- * net_address, fd)). 0 or -errno. */
+/* Streams accepted on fd (borrowed, listening, non-blocking) are announced to `target`: a = arena offset of its struct net_address, b =
+ * descriptor. 0 or -errno. */
 int evnet_listen(uint64_t loop, int fd, uint32_t target, uint32_t idle_timeout_ms, net_listener **out);
 void evnet_unlisten(net_listener *);
 
-/* Records of a stream: targets[target]((target, kind, b, c)). DATA: arena offset, length. CLOSED: cause (evnet.h). PAUSE: bytes queued. */
-enum { EVNET_DATA, EVNET_EOF, EVNET_CLOSED, EVNET_PAUSE_WRITING, EVNET_RESUME_WRITING };
+/* Records of a stream. Received bytes: a = arena offset, b = length, which is greater than 0. Else b is one of these, and a the cause
+ * (evnet.h) of CLOSED, or how many bytes are queued at PAUSE_WRITING. */
+enum { EVNET_EOF = 0, EVNET_CLOSED = -1, EVNET_PAUSE_WRITING = -2, EVNET_RESUME_WRITING = -3 };
 
 /* Operations of EV_MODULE_NET; id is the stream's token. The payload of ADOPT is the target, 4 bytes. */
 enum {

@@ -66,7 +66,7 @@ struct net_capi {
     void (*swap)(net_stream *, const struct net_protocol *);
 
     /* Writes are queued and sent once, after the operations or events now being executed. `write` copies. `write_ref` borrows
-     * large memory until the record targets[target]((target, id, 0, 0)) says that it is not needed any more, which comes in every case.
+     * large memory until a record for `target` with a = id says that it is not needed any more, which comes in every case.
      * `write_file` takes over fd, sends count bytes from offset, and closes it. Writes after close or abort are ignored (and
      * released). */
     void (*write)(net_stream *, const void *, size_t len);

@@ -1,0 +1,265 @@
+"""Rounds of measurements: start a server, load it, read what it used, next server; then the next round.
+
+A benchmark (http, later echo, ws, timers) is a set of servers, a set of workloads and a function that takes one
+measurement. Everything that is the same for all of them is here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import loads
+import machine
+import processes
+from catalog import Ready, Server, Settings, Start
+from peers import NotAvailable
+
+HOST = "127.0.0.1"
+START_SECONDS = 20
+
+
+class ServerFailed(Exception):
+    """A server did not start or did not answer; the message says what it wrote."""
+
+
+@dataclass
+class Plan:
+    """How to measure: what the command line says."""
+
+    settings: Settings
+    rounds: int = 5
+    seconds: float = 4
+    warmup: float = 1
+    load: str = "own"
+    rate: float = 0  # for constant-rate workloads; 0: worked out by the benchmark
+    cores: machine.Cores = field(default_factory=machine.choose_cores)
+    files: int = 1024
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Remember something that a reader of the results has to know, once."""
+        if text and text not in self.notes:
+            self.notes.append(text)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measurement of one server. ``None`` where a workload does not have the figure."""
+
+    rps: float | None = None
+    p50: float | None = None
+    p99: float | None = None
+    p99_9: float | None = None
+    max: float | None = None
+    user_us: float | None = None  # CPU time of the server per request
+    kernel_us: float | None = None
+    server_busy: float | None = None  # share of a core
+    client_busy: float | None = None
+    foreign: float | None = None  # share of the server's and the load's core that others used, the worse of the two
+    peak_mib: float | None = None
+    rss_mib: float | None = None
+    idle_bytes: float | None = None
+    late: float = 0  # share of the requests due that were answered after the end or never
+    errors: int = 0
+    first_error: str = ""
+
+    @property
+    def cpu_us(self) -> float | None:
+        """CPU time of the server per request, user and kernel."""
+        return None if self.user_us is None or self.kernel_us is None else self.user_us + self.kernel_us
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One way to load a server."""
+
+    name: str
+    summary: str
+    kind: str = "closed"  # "closed": as fast as it answers; "rate": a constant rate; "idle": memory
+    shape: loads.Shape = field(default_factory=loads.Shape)
+    handler: str = "hello"
+    wrk: bool = False  # whether wrk can do it
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A registered benchmark."""
+
+    name: str
+    summary: str
+    servers: Mapping[str, Server]
+    workloads: Mapping[str, Workload]
+    measure: Callable[[Ready, Workload, Plan], Sample]
+    prepare: Callable[[Sequence[Ready], Sequence[Workload], Plan], None]
+    targets: Callable[[Mapping[str, Mapping[str, Sequence[Sample | None]]]], list[tuple[str, str, str]]]
+
+
+@dataclass
+class Results:
+    """Everything that was measured, round by round; a failed measurement is ``None`` and has its reason below."""
+
+    samples: dict[str, dict[str, list[Sample | None]]] = field(default_factory=dict)
+    failures: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    servers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+def free_port() -> int:
+    """Find a free port below the range from which the kernel takes the clients' own."""
+    for _ in range(100):
+        port = random.randrange(20000, 30000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
+    raise ServerFailed("no free port between 20000 and 30000")
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers."""
+
+    process: processes.Process
+    address: str
+
+
+@contextlib.contextmanager
+def serving(ready: Ready, handler: str, plan: Plan, answers: Callable[[str, int], bool]) -> Iterator[Running]:
+    """Run a server while the block runs; it is entered when ``answers(host, port)`` says that the server does.
+
+    Raises:
+        ServerFailed: It ended, or did not answer in time.
+    """
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        command = ready.command(Start(HOST, port, handler, Path(folder), plan.files))
+        env = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
+        with processes.running(command, core=plan.cores.server, env=env, cwd=Path(folder)) as process:
+            plan.note(process.note)
+            deadline = time.monotonic() + START_SECONDS
+            while not answers(HOST, port):
+                if process.popen.poll() is not None:
+                    raise ServerFailed(f"ended with {process.popen.returncode}: {process.last_words()}")
+                if time.monotonic() > deadline:
+                    raise ServerFailed(f"no answer after {START_SECONDS} s: {process.last_words()}")
+                time.sleep(0.02)
+            process.find_workers()
+            yield Running(process, f"{HOST}:{port}")
+
+
+@dataclass
+class Window:
+    """What the server and its cores used between the start and the end of the measured time."""
+
+    process: processes.Process
+    cores: machine.Cores
+    usage: processes.Usage = field(default_factory=lambda: processes.Usage(0, 0))
+    seconds: float = 0.0
+    busy: dict[int, float] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Call when the measured time begins."""
+        self._usage, self._ticks, self._time = self.process.usage(), machine.busy_ticks(), time.monotonic()
+
+    def end(self) -> None:
+        """Call when it ends."""
+        self.usage = self.process.usage() - self._usage
+        self.seconds = time.monotonic() - self._time
+        now = machine.busy_ticks()
+        self.busy = {core: (now[core] - then) / machine.TICKS for core, then in self._ticks.items() if core in now}
+
+    def foreign(self, client_cpu: float) -> float | None:
+        """Share of a core that was used by something that is neither server nor load."""
+        if self.cores.server is None or self.cores.load is None or not self.seconds:
+            return None
+        shares = [(self.busy[self.cores.server] - self.usage.total) / self.seconds]
+        if client_cpu:
+            shares.append((self.busy[self.cores.load] - client_cpu) / self.seconds)
+        return max(0.0, *shares)
+
+
+def wait_for_rest(patience: float, *, limit: float = 0.05) -> float:
+    """Wait until the machine is at rest, at most ``patience`` seconds; return the share that is still in use."""
+    deadline = time.monotonic() + patience
+    while True:
+        share = machine.busy_share(1.0)
+        if share <= limit or time.monotonic() >= deadline:
+            return share
+
+
+def _prepare(benchmark: Benchmark, names: Sequence[str], plan: Plan, results: Results) -> list[Ready]:
+    ready = []
+    for name in names:
+        try:
+            server = benchmark.servers[name].prepare(plan.settings)
+        except NotAvailable as error:
+            results.servers[name] = {"not_available": str(error)}
+            continue
+        ready.append(server)
+        results.servers[name] = {
+            "interpreter": server.interpreter,
+            "versions": server.versions,
+            **({"note": server.note} if server.note else {}),
+        }
+    return ready
+
+
+class Progress:
+    """One line on a terminal that says what is being measured; nothing where nobody looks."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.begun = total, 0, time.monotonic()
+        self.live = sys.stderr.isatty()
+
+    def show(self, text: str) -> None:
+        """Say what comes next."""
+        left = (time.monotonic() - self.begun) / self.done * (self.total - self.done) if self.done else 0
+        self.done += 1
+        if self.live:
+            rest = f", {left / 60:.0f} min left" if left >= 60 else ""
+            sys.stderr.write(f"\r\x1b[K[{self.done}/{self.total}{rest}] {text}")
+            sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Leave the line empty."""
+        if self.live:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def run(benchmark: Benchmark, servers: Sequence[str], workloads: Sequence[str], plan: Plan) -> Results:
+    """Measure. The servers of a round follow each other, so that a slow minute of the machine hits all of them."""
+    results = Results()
+    ready = _prepare(benchmark, servers, plan, results)
+    chosen = [benchmark.workloads[name] for name in workloads]
+    if plan.cores.load is not None:
+        os.sched_setaffinity(0, {plan.cores.load})  # our own little work must not disturb the server either
+    progress = Progress(len(chosen) * plan.rounds * len(ready))
+    try:
+        benchmark.prepare(ready, chosen, plan)
+        for workload in chosen:
+            samples = results.samples.setdefault(workload.name, {server.name: [] for server in ready})
+            failures = results.failures.setdefault(workload.name, {})
+            for number in range(plan.rounds):
+                for server in ready:
+                    progress.show(f"{workload.name}, round {number + 1} of {plan.rounds}: {server.name}")
+                    sample: Sample | None = None
+                    try:
+                        sample = benchmark.measure(server, workload, plan)
+                    except (ServerFailed, loads.LoadFailed, NotAvailable) as error:
+                        failures.setdefault(server.name, []).append(f"round {number + 1}: {error}")
+                    samples[server.name].append(sample)
+    except KeyboardInterrupt:
+        results.interrupted = True
+    finally:
+        progress.clear()
+    return results

@@ -1,0 +1,125 @@
+"""Run a benchmark: ``python3 bench/run.py http --workloads plain,pipeline16 --servers evhttp,nginx,floor``."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+import harness
+import http_bench
+import machine
+import peers
+import report
+from catalog import Settings
+
+# A further benchmark is a module with a BENCHMARK, and a line here.
+BENCHMARKS = {benchmark.name: benchmark for benchmark in (http_bench.BENCHMARK,)}
+
+
+def _listing() -> str:
+    lines = []
+    for benchmark in BENCHMARKS.values():
+        lines += [f"{benchmark.name}: {benchmark.summary}", "  workloads:"]
+        lines += [f"    {item.name:<14}{item.summary}" for item in benchmark.workloads.values()]
+        lines += ["  servers:"]
+        lines += [f"    {item.name:<14}{item.summary}" for item in benchmark.servers.values()]
+    return "\n".join(lines)
+
+
+def _names(parser: argparse.ArgumentParser, option: str, text: str | None, known: list[str]) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()] if text else known
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        parser.error(f"{option}: no such {', '.join(unknown)}; there is {', '.join(known)}")
+    return list(dict.fromkeys(names))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("benchmark", nargs="?", choices=sorted(BENCHMARKS), help="which benchmark to run")
+    parser.add_argument("--list", action="store_true", help="list benchmarks, workloads and servers")
+    parser.add_argument("--workloads", metavar="A,B", help="only these (default: all)")
+    parser.add_argument("--servers", metavar="A,B", help="only these, the first is the base of ratios (default: all)")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5)")
+    parser.add_argument("--seconds", type=float, default=4, help="of each measurement (default: 4)")
+    parser.add_argument("--warmup", type=float, default=1, help="seconds before each measurement (default: 1)")
+    parser.add_argument("--load", choices=("own", "wrk"), default="own", help="load client (default: own)")
+    parser.add_argument(
+        "--rate", type=float, default=0, help="requests/s of the p99 workload (default: 60%% of nginx's)"
+    )
+    parser.add_argument("--python", help="a Python that has our packages (default: built from the checkout)")
+    parser.add_argument("--base-python", help="make the environments from this one (default: the system's)")
+    parser.add_argument(
+        "--if-busy",
+        choices=("wait", "warn", "refuse"),
+        default="wait",
+        help="when the machine is not at rest: wait up to a minute and go on with a warning, only warn, or refuse",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the results as JSON too")
+    return parser
+
+
+def _plan(parser: argparse.ArgumentParser, args: argparse.Namespace) -> harness.Plan:
+    if args.rounds < 1 or not 0.1 <= args.seconds <= 600 or not 0 <= args.warmup <= 60 or args.rate < 0:
+        parser.error("--rounds is at least 1, --seconds from 0.1 to 600, --warmup from 0 to 60, --rate not negative")
+    base = peers.ask_interpreter(args.base_python) if args.base_python else peers.default_python()
+    if base is None:
+        parser.error(f"--base-python: {args.base_python} does not run")
+    plan = harness.Plan(
+        rounds=args.rounds,
+        seconds=args.seconds,
+        warmup=args.warmup,
+        load=args.load,
+        rate=args.rate,
+        settings=Settings(base, args.python),
+        files=machine.raise_file_limit(),
+    )
+    if plan.cores.server is None:
+        plan.note("one core only: server and load share it, the figures mean little")
+    if plan.files < 6000:
+        plan.note(f"only {plan.files} files may be open: idle5000 cannot work")
+    return plan
+
+
+def _check_rest(plan: harness.Plan, policy: str) -> bool:
+    share = harness.wait_for_rest(60 if policy == "wait" else 0)
+    if share <= 0.05:
+        return True
+    text = f"the machine was not at rest: {share:.0%} of its processor time was in use before the start"
+    print(f"bench: {text}", file=sys.stderr)
+    plan.note(text)
+    return policy != "refuse"
+
+
+def main() -> int:
+    """Command line."""
+    parser = _parser()
+    args = parser.parse_args()
+    if args.list:
+        print(_listing())
+        return 0
+    if args.benchmark is None:
+        parser.error("name a benchmark, or use --list")
+    benchmark = BENCHMARKS[args.benchmark]
+    servers = _names(parser, "--servers", args.servers, list(benchmark.servers))
+    workloads = _names(parser, "--workloads", args.workloads, list(benchmark.workloads))
+    plan = _plan(parser, args)
+    # However it is ended, the processes it started must end too: turn it into the exception that unwinds them.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        if not _check_rest(plan, args.if_busy):
+            return 3
+        results = harness.run(benchmark, servers, workloads, plan)
+    except KeyboardInterrupt:
+        return 130
+    print(report.markdown(benchmark, plan, results))
+    if args.out:
+        report.write_json(args.out, benchmark, plan, results)
+    return 130 if results.interrupted else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,11 @@
+"""Files below one folder, over HTTP.
+
+``root`` opens a path without ever leaving the folder, ``media`` and ``dates`` say what a file is and how old, ``listing`` draws a
+folder, and ``handler`` answers requests with them.
+"""
+
+from __future__ import annotations
+
+from evhttp._static.handler import StaticFiles
+
+__all__ = ["StaticFiles"]
