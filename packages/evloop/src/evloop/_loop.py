@@ -33,10 +33,15 @@ _TIMER_STOP = Struct("<IHHQ")
 _OP_TIMER_START, _OP_TIMER_STOP = 1, 2
 _TARGET_TIMER = 1
 
+# Flags in the result of a turn (shim.h).
+_MOVED, _WAS_SLOW = 1 << 63, 1 << 62
+
 # When the handlers of a batch have run longer than this, what has been submitted is flushed before the next one runs.
 _FLUSH_AFTER_NS = 500_000
-# Handlers between two looks at the clock. After a slow one every handler is followed by a look, until they are quick again.
+# Handlers between two looks at the clock. After a slow batch every handler is followed by a look, until they are quick again.
 _STRIDE = 16
+
+_FOREVER = 9e9  # seconds, 285 years: in ns it fits in 63 bits
 
 _turn, _flush = lib.ev_turn, lib.ev_flush
 
@@ -109,12 +114,19 @@ class Loop:
             LoopRunningError: The loop is running already.
         """
         self._enter()
+        guard: SignalWatch | None = None
         try:
-            if self._signals is None and threading.current_thread() is threading.main_thread():
-                self._signals = SignalWatch(self)
+            if threading.current_thread() is threading.main_thread():
+                if self._signals is None:
+                    self._signals = SignalWatch(self)
+                guard = self._signals
+                guard.hold_interrupts()
             while not self._stopping:
                 self._turn(-1)
+            self.flush()  # the answers of the last batch
         finally:
+            if guard is not None:
+                guard.release_interrupts()
             self._stopping = False
             self._thread = None
 
@@ -142,6 +154,7 @@ class Loop:
             return
         if self._thread is not None:
             raise LoopRunningError("a running loop cannot be closed; call stop() first")
+        self.flush()  # descriptors and borrowed memory in what was submitted have an owner then
         if self._signals is not None:
             self._signals.close()
             self._signals = None
@@ -190,46 +203,68 @@ class Loop:
         if self._limbo_targets or self._limbo_timers:
             self._settle()
         if result:
+            if result >= _WAS_SLOW:
+                result = self._take_flags(result)
             count, used = result & 0xFFFFFF, result >> 24
-            if count > self._record_capacity or used > self._arena_capacity:
-                self._remap()
-            self.arena = self._arena_view[:used]
+            if used:
+                self.arena = self._arena_view[:used]
             self._batch = batch = _RECORD.iter_unpack(self._record_view[: count * 32])
-            self._dispatch(batch)
+            if count > self._stride:
+                self._dispatch(batch)
+                return
+            # So few that there is nothing to measure in between: C tells whether they were slow all the same.
+            targets = self._targets
+            try:
+                for record in batch:
+                    targets[record[0]](record)
+            except Exception as error:
+                self._report(error)
+                self._dispatch(batch)
+            self._batch = None
+
+    def _take_flags(self, result: int) -> int:
+        """Do what the flags in the result of a turn ask for, and return it without them."""
+        if result & _MOVED:
+            self._remap()
+        if result & _WAS_SLOW:
+            self._stride = 0
+        return result & ~(_MOVED | _WAS_SLOW)
 
     def _dispatch(self, batch: Iterator[Record]) -> None:
+        """Call the targets of a batch, and flush what they have submitted whenever they have taken long."""
         targets, stride = self._targets, self._stride
         flush_at = perf_counter_ns() + _FLUSH_AFTER_NS
         while length_hint(batch):
             try:
-                for record in islice(batch, stride):
+                for record in islice(batch, stride or 1):
                     targets[record[0]](record)
             except Exception as error:
-                self.call_exception_handler({"message": "exception in an event callback", "exception": error})
+                self._report(error)
             if perf_counter_ns() < flush_at:
-                stride = min(stride * 2, _STRIDE)
+                stride = min(stride * 2 or 1, _STRIDE)
             else:
-                stride = 1
+                stride = 0
                 self.flush()
                 flush_at = perf_counter_ns() + _FLUSH_AFTER_NS
         self._stride = stride
         self._batch = None
+
+    def _report(self, error: Exception) -> None:
+        self.call_exception_handler({"message": "exception in an event callback", "exception": error})
 
     def flush(self) -> None:
         """Hand what has been submitted to the kernel now, not at the end of the batch. One crossing into C.
 
         Thread safety: loop thread only.
         """
-        if self.submissions:
+        if self.submissions and not self._closed:
             submitted = b"".join(self.submissions)
             self.submissions.clear()
             _flush(self._ptr, submitted, len(submitted))
 
     def _remap(self) -> None:
-        self._record_capacity = lib.ev_record_capacity(self._ptr)
-        self._record_view = ffi.buffer(lib.ev_records(self._ptr), self._record_capacity * _RECORD.size)
-        self._arena_capacity = lib.ev_arena_capacity(self._ptr)
-        self._arena_view = ffi.buffer(lib.ev_arena(self._ptr), self._arena_capacity)
+        self._record_view = ffi.buffer(lib.ev_records(self._ptr), lib.ev_record_capacity(self._ptr) * _RECORD.size)
+        self._arena_view = ffi.buffer(lib.ev_arena(self._ptr), lib.ev_arena_capacity(self._ptr))
 
     # -- callbacks -------------------------------------------------------------------------------------------------------------
 
@@ -281,7 +316,7 @@ class Loop:
         index = self._free_timers.pop() if self._free_timers else self._new_timer()
         handle = TimerHandle(self, when, index, _callable(callback), args, context)
         self._timers[index] = handle
-        due = min(max(math.ceil(when * 1e9), 0), 0x7FFF_FFFF_FFFF_FFFF)
+        due = math.ceil(min(max(when, 0.0), _FOREVER) * 1e9)
         self.submissions.append(_TIMER_START.pack(8, _OP_TIMER_START, 0, index, due))
         return handle
 
@@ -522,4 +557,4 @@ def _callable(callback: Callable[..., object]) -> Callable[..., object]:
 def _nanoseconds(seconds: float, what: str) -> int:
     if not seconds >= 0:
         raise ValueError(f"{what} must be a number of seconds >= 0, not {seconds!r}")
-    return min(math.ceil(seconds * 1e9), 0x7FFF_FFFF_FFFF_FFFF)
+    return math.ceil(min(seconds, _FOREVER) * 1e9)

@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from evloop._errors import EvLoopError
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from evloop._loop import Loop
 
 __all__ = ["SignalWatch"]
+
+
+_OURS = __name__.partition(".")[0]
 
 
 def _caught(number: int, frame: object) -> None:
@@ -35,6 +39,7 @@ class SignalWatch:
         self._loop = loop
         self._handlers: dict[int, tuple[Callable[..., object], tuple[Any, ...], Context]] = {}
         self._previous: dict[int, Any] = {}
+        self._interrupted = False
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
@@ -44,7 +49,7 @@ class SignalWatch:
     def add(self, number: int, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
         previous = signal.signal(number, _caught)
         signal.siginterrupt(number, False)
-        self._previous.setdefault(number, previous)
+        self._previous.setdefault(number, signal.default_int_handler if previous == self._interrupt else previous)
         self._handlers[number] = (callback, args, copy_context())
 
     def remove(self, number: int) -> bool:
@@ -56,6 +61,27 @@ class SignalWatch:
             signal.signal(number, previous)
         return True
 
+    def hold_interrupts(self) -> None:
+        """While the loop runs, let Ctrl-C raise where nothing is lost by it; where Python's own handler stands, and no other.
+
+        Python's raises wherever it finds the interpreter, also between taking what C returned and keeping it. Ours raises at once
+        in the code of others, so that a callback that does not end can be interrupted, and else when the loop reads the signal.
+        """
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._interrupted = False
+            signal.signal(signal.SIGINT, self._interrupt)
+
+    def release_interrupts(self) -> None:
+        """Put Python's own handler back."""
+        if signal.getsignal(signal.SIGINT) == self._interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == _OURS:
+            self._interrupted = True
+        else:
+            raise KeyboardInterrupt
+
     def close(self) -> None:
         """Put back what was installed before."""
         for number in list(self._handlers):
@@ -64,7 +90,10 @@ class SignalWatch:
         if current != self._writer.fileno():
             signal.set_wakeup_fd(current)
         elif self._previous_fd != -1:
-            signal.set_wakeup_fd(self._previous_fd)
+            try:
+                signal.set_wakeup_fd(self._previous_fd)
+            except (OSError, ValueError):
+                pass  # whoever had set it has closed it meanwhile
         self._loop.remove_reader(self._reader.fileno())
         self._reader.close()
         self._writer.close()
@@ -78,3 +107,6 @@ class SignalWatch:
             if (handler := self._handlers.get(number)) is not None:
                 callback, args, context = handler
                 self._loop.call_soon(callback, *args, context=context)
+        if self._interrupted:
+            self._interrupted = False
+            raise KeyboardInterrupt

@@ -83,6 +83,7 @@ class Root:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        os.stat(path)  # abspath makes the current folder of an empty name
         self.path = os.fsencode(os.path.abspath(path))
         os.stat(self.path + b"/.")
 

@@ -8,7 +8,10 @@
 
 #include "evloop.h"
 
-enum { EV_READY_MAX = 1024 }; /* events fetched by one call */
+/* Events fetched by one call, and so handled in one turn. More would amortise the call better, but a turn first reads from all its
+ * sockets and then writes to all: with 1,000 busy connections on a core with 1 MiB of L2, 64 a turn answer 20% more requests/s than
+ * 1,024 a turn, because a socket is still in the cache when its answer is sent; with 64 connections there is no difference. */
+enum { EV_READY_MAX = 64 };
 
 struct ev_ready {
     ev_token token;

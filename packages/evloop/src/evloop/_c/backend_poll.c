@@ -6,10 +6,12 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 struct entry {
     ev_token token;
     unsigned events; /* what the user asked for */
+    int fd;          /* fds[i].fd, or what it is when the entry is not silent */
 };
 
 struct poll_state {
@@ -73,17 +75,19 @@ static int poll_add(void *state, int fd, unsigned events, ev_token token) {
         return -EBADF;
     if (find(s, fd) >= 0)
         return -EEXIST;
-    /* epoll refuses a closed descriptor at once; poll would say so in every later call. */
-    struct pollfd probe = {.fd = fd};
-    if (poll(&probe, 1, 0) == 1 && probe.revents & POLLNVAL)
-        return -EBADF;
+    /* epoll refuses a closed descriptor and a file at once; poll would say in every call that they are ready. */
+    struct stat status;
+    if (fstat(fd, &status) < 0)
+        return -errno;
+    if (S_ISREG(status.st_mode) || S_ISDIR(status.st_mode))
+        return -EPERM;
     if (fd >= s->index_size && grow_index(s, fd) < 0)
         return -ENOMEM;
     if (s->count == s->capacity && grow_entries(s) < 0)
         return -ENOMEM;
     s->index[fd] = s->count;
     s->fds[s->count] = (struct pollfd){.fd = fd, .events = wanted(events)};
-    s->entries[s->count] = (struct entry){.token = token, .events = events};
+    s->entries[s->count] = (struct entry){.token = token, .events = events, .fd = fd};
     s->count++;
     return 0;
 }
@@ -93,8 +97,8 @@ static int poll_modify(void *state, int fd, unsigned events, ev_token token) {
     int i = find(s, fd);
     if (i < 0)
         return -ENOENT;
-    s->fds[i].events = wanted(events);
-    s->entries[i] = (struct entry){.token = token, .events = events};
+    s->fds[i] = (struct pollfd){.fd = fd, .events = wanted(events)};
+    s->entries[i] = (struct entry){.token = token, .events = events, .fd = fd};
     return 0;
 }
 
@@ -108,7 +112,7 @@ static int poll_remove(void *state, int fd) {
     if (i != last) {
         s->fds[i] = s->fds[last];
         s->entries[i] = s->entries[last];
-        s->index[s->fds[i].fd] = i;
+        s->index[s->entries[i].fd] = i;
     }
     return 0;
 }
@@ -116,8 +120,10 @@ static int poll_remove(void *state, int fd) {
 static void poll_rearm(void *state, int fd, unsigned events) {
     struct poll_state *s = state;
     int i = find(s, fd);
-    if (i >= 0)
+    if (i >= 0) {
+        s->fds[i].fd = fd;
         s->fds[i].events |= wanted(events & s->entries[i].events);
+    }
 }
 
 static unsigned translate(short revents) {
@@ -145,8 +151,11 @@ static int poll_wait(void *state, struct ev_ready *out, int max, int timeout_ms)
         out[n].token = s->entries[i].token;
         out[n].events = translate(revents);
         n++;
-        if (s->entries[i].events & EV_EDGE)
+        if (s->entries[i].events & EV_EDGE) {
             s->fds[i].events &= (short)~revents;
+            if (revents & (POLLERR | POLLHUP | POLLNVAL))
+                s->fds[i].fd = -1; /* these poll reports unasked: silent until its user has looked */
+        }
     }
     return n;
 }

@@ -55,11 +55,13 @@ struct ev_loop {
     size_t records_taken; /* by Python, at the end of the last turn */
     uint8_t *arena;
     size_t arena_used, arena_capacity;
+    uint8_t moved; /* the records or the arena, since the end of the last turn */
 
     struct ev_slot *slots;
     uint32_t slot_count, slot_capacity, slot_free, slot_limbo;
 
     uint64_t now_ms;
+    uint64_t returned_ns; /* when the last turn gave its batch to Python, or 0 when that was empty */
     struct ev_wheel wheel;
     struct ev_task_list soon, next_turn, reap;
     struct ev_waker waker;
@@ -97,6 +99,7 @@ void ev__detach(ev_loop *, struct ev_watcher *, int closing);
 void ev__tasks_init(struct ev_task_list *);
 void ev__tasks_add(struct ev_task_list *, struct ev_task *, ev_task_fn);
 void ev__tasks_run(struct ev_task_list *, ev_loop *);
+void ev__tasks_take(struct ev_task_list *into, struct ev_task_list *from); /* `into` is not initialised, `from` is empty then */
 
 /* timers.c: the timers of Python */
 void ev__timer_op(ev_loop *, unsigned op, uint64_t index, const uint8_t *payload, size_t len);

@@ -8,7 +8,8 @@
 /* Beyond this, streams leave their bytes in the kernel until Python has taken the batch. */
 enum { ARENA_SOFT_LIMIT = 1 << 20 };
 
-static void *grown(void *p, size_t size) {
+static void *grown(ev_loop *loop, void *p, size_t size) {
+    loop->moved = 1;
     p = realloc(p, size);
     if (!p) {
         fputs("evloop: out of memory for the completions of one turn\n", stderr);
@@ -20,7 +21,7 @@ static void *grown(void *p, size_t size) {
 void ev__emit(ev_loop *loop, uint32_t target, int64_t a, int64_t b, uint64_t token) {
     if (loop->record_count == loop->record_capacity) {
         loop->record_capacity *= 2;
-        loop->records = grown(loop->records, loop->record_capacity * sizeof *loop->records);
+        loop->records = grown(loop, loop->records, loop->record_capacity * sizeof *loop->records);
     }
     loop->records[loop->record_count++] = (struct ev_record){target, a, b, token};
 }
@@ -31,7 +32,7 @@ uint8_t *ev__arena_put(ev_loop *loop, size_t len, int64_t *offset) {
         size_t capacity = loop->arena_capacity;
         while (capacity - at < len)
             capacity *= 2;
-        loop->arena = grown(loop->arena, capacity);
+        loop->arena = grown(loop, loop->arena, capacity);
         loop->arena_capacity = capacity;
     }
     loop->arena_used = at + len;

@@ -13,8 +13,9 @@ const char *ev_loop_backend(const ev_loop *);
 const char *ev_backend_name(unsigned i);
 
 /* One turn: executes the submissions, waits at most timeout_ns (-1: for ever) unless records are waiting already, lets native
- * protocols read and parse, expires timers. Returns records | arena bytes << 24. A signal ends the wait early. Neither the
- * records nor the arena move unless the returned numbers exceed ev_record_capacity and ev_arena_capacity as last read. */
+ * protocols read and parse, expires timers. Returns records | arena bytes << 24, or 0 for no record, with two
+ * flags: bit 63 says that ev_records and ev_arena and their capacities are to be read anew, bit 62 that Python took more than half
+ * a millisecond for the last batch. A signal ends the wait early. */
 uint64_t ev_turn(ev_loop *, const char *submissions, size_t len, int64_t timeout_ns);
 /* Executes submissions and flushes write queues, without reading anything. */
 void ev_flush(ev_loop *, const char *submissions, size_t len);

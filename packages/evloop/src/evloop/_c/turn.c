@@ -5,6 +5,11 @@
 #include <errno.h>
 #include <limits.h>
 
+/* What the flags of a result mean: see shim.h. */
+#define RECORDS_MOVED (UINT64_C(1) << 63)
+#define BATCH_WAS_SLOW (UINT64_C(1) << 62)
+enum { SLOW_NS = 500000 };
+
 static void update_clock(ev_loop *loop) { loop->now_ms = ev__clock_ns() / 1000000; }
 
 /* Milliseconds to sleep: until the caller's limit or the next timer, rounded up so that the wait never ends just before it. */
@@ -34,14 +39,18 @@ static void dispatch(ev_loop *loop, int count) {
 }
 
 uint64_t ev_turn(ev_loop *loop, const char *submissions, size_t len, int64_t timeout_ns) {
+    uint64_t flags = loop->returned_ns && ev__clock_ns() - loop->returned_ns > SLOW_NS ? BATCH_WAS_SLOW : 0;
     ev__rings_reset(loop);
-    ev__tasks_run(&loop->reap, loop);
+    struct ev_task_list seen;
+    ev__tasks_take(&seen, &loop->reap);
     ev__slots_settle(loop);
 
     ev__submit(loop, (const uint8_t *)submissions, len);
 
     int wait_ms = sleep_ms(loop, timeout_ns);
     ev__tasks_run(&loop->next_turn, loop);
+    /* Only now: what a flush between the turns has ended may have had a task in that list. */
+    ev__tasks_run(&seen, loop);
     int count = loop->backend->wait(loop->backend_state, loop->ready, EV_READY_MAX, loop->record_count ? 0 : wait_ms);
     update_clock(loop);
     if (count > 0) /* else a time-out, or -EINTR: the caller runs Python's signal handlers */
@@ -50,7 +59,14 @@ uint64_t ev_turn(ev_loop *loop, const char *submissions, size_t len, int64_t tim
     ev__tasks_run(&loop->soon, loop);
 
     loop->records_taken = loop->record_count;
-    return (uint64_t)loop->record_count | (uint64_t)loop->arena_used << 24;
+    loop->returned_ns = 0;
+    if (!loop->record_count && !loop->moved)
+        return 0;
+    if (loop->moved)
+        flags |= RECORDS_MOVED;
+    loop->moved = 0;
+    loop->returned_ns = ev__clock_ns();
+    return (uint64_t)loop->record_count | (uint64_t)loop->arena_used << 24 | flags;
 }
 
 void ev_flush(ev_loop *loop, const char *submissions, size_t len) { ev__submit(loop, (const uint8_t *)submissions, len); }

@@ -94,7 +94,8 @@ struct ev_capi {
     void (*timer_stop)(ev_loop *, struct ev_timer *);
 
     /* Tasks. soon: after the operations or events now being executed (write queues are flushed there). next_turn: after the
-     * submissions of the next turn, which will not sleep. reap: when Python has seen this batch. */
+     * submissions of the next turn, which will not sleep. reap: when Python has seen this batch and the tasks of
+     * next_turn have run. */
     void (*soon)(ev_loop *, struct ev_task *, ev_task_fn);
     void (*next_turn)(ev_loop *, struct ev_task *, ev_task_fn);
     void (*reap)(ev_loop *, struct ev_task *, ev_task_fn);

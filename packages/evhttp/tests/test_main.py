@@ -1,0 +1,263 @@
+"""``python -m evhttp`` as a process: what it prints, how it ends, and what it says when it cannot do what it is asked."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from evhttp import __version__
+from evhttp.__main__ import main
+
+COMMAND = [sys.executable, "-W", "error", "-m", "evhttp"]
+LOG_LINE = re.compile(
+    r'(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) 127\.0\.0\.1 "(?P<line>[^"]*)" (?P<status>\d+) (?P<size>\d+) [\d.]+ms'
+)
+
+Start = Callable[..., "Program"]
+
+
+class Program:
+    """The command, started; ``url`` is what it has printed."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [*COMMAND, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        self.line = self.process.stdout.readline()
+        found = re.search(r"http://(\[.+\]|[^:]+):(\d+)/$", self.line.strip())
+        if found is None:
+            pytest.fail(f"no address was printed: {self.line!r} {self.process.communicate()[1]}")
+        self.host, self.port = found[1].strip("[]"), int(found[2])
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self.host, self.port, timeout=20)
+
+    def get(self, target: str) -> tuple[int, bytes]:
+        connection = self.connect()
+        try:
+            connection.request("GET", target)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def end(self, number: int = signal.SIGINT) -> tuple[int, str, str]:
+        """Send a signal; return the exit code, and what was printed after the first line."""
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=20)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    (tmp_path / "hello.txt").write_text("hello\n")
+    programs: list[Program] = []
+
+    def start(*arguments: str) -> Program:
+        programs.append(Program(tmp_path, *arguments))
+        return programs[-1]
+
+    yield start
+    for each in programs:
+        each.process.kill()
+        each.process.communicate()
+
+
+def run(*arguments: str, **options: object) -> tuple[int, str, str]:
+    result = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=20, check=False, **options)  # type: ignore[call-overload]
+    return result.returncode, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_a_signal(start: Start, tmp_path: Path, number: int) -> None:
+    program = start("--port", "0")
+    assert program.line == f"evhttp serves {tmp_path} at http://127.0.0.1:{program.port}/\n"
+    assert program.get("/hello.txt") == (200, b"hello\n")
+    assert program.get("/")[0] == 200
+    assert program.get("/../x")[0] == 403
+    code, out, err = program.end(number)
+    assert (code, out) == (0, "")
+    assert err.count("\n") == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_any_request(start: Start, number: int) -> None:
+    assert start("0").end(number) == (0, "", "")
+
+
+def test_a_signal_with_open_connections(start: Start) -> None:
+    program = start("0")
+    kept = program.connect()
+    kept.request("GET", "/hello.txt")
+    assert kept.getresponse().read() == b"hello\n"
+    silent = socket.create_connection((program.host, program.port))
+    code, _, err = program.end()
+    assert code == 0
+    assert "Traceback" not in err
+    silent.close()
+    kept.close()
+
+
+def test_two_signals_do_not_wait_for_a_slow_client(start: Start, tmp_path: Path) -> None:
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(64 << 20)
+    program = start("0")
+    with socket.create_connection((program.host, program.port), timeout=20) as sock:
+        sock.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert sock.recv(10)
+        program.process.send_signal(signal.SIGTERM)
+        while True:  # until it does not listen any more, so that the signals are two
+            try:
+                socket.create_connection((program.host, program.port), timeout=20).close()
+            except ConnectionError:
+                break
+        code, _, err = program.end(signal.SIGTERM)
+    assert code == 0
+    assert "aborted 1 connections" in err
+
+
+def test_options(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "inner.txt").write_text("inner\n")
+    program = start("--directory", "sub", "--bind", "localhost", "0")
+    assert program.line.startswith(f"evhttp serves {tmp_path / 'sub'} at http://localhost:")
+    assert program.get("/inner.txt") == (200, b"inner\n")
+    assert program.get("/hello.txt")[0] == 404
+
+
+def test_an_ipv6_address(start: Start) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    program = start("0", "--bind", "::1")
+    assert f"http://[::1]:{program.port}/" in program.line
+    assert program.get("/hello.txt") == (200, b"hello\n")
+
+
+def test_access_log(start: Start) -> None:
+    program = start("0")
+    program.get("/hello.txt?a=b")
+    program.get('/none"')
+    with socket.create_connection((program.host, program.port), timeout=20) as sock:
+        sock.sendall(b"GET /\x1b[31mred HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert sock.recv(100).startswith(b"HTTP/1.1 400 ")
+    err = program.end()[2]
+    assert all(line.isascii() and line.isprintable() for line in err.splitlines())
+    first, second, third = err.splitlines()
+    assert [LOG_LINE.fullmatch(line).group("line", "status", "size") for line in (first, second)] == [  # type: ignore[union-attr]
+        ("GET /hello.txt?a=b HTTP/1.1", "200", "6"),
+        ("GET /none%22 HTTP/1.1", "404", "14"),
+    ]
+    assert re.search(r" 127\.0\.0\.1 refused: 400 ", third)
+
+
+def test_a_folder_s_name_that_is_no_text(start: Start, tmp_path: Path) -> None:
+    os.mkdir(os.fsencode(tmp_path) + b"/\xff")
+    program = start("0", "--directory", "\udcff")
+    assert "\\udcff" in program.line
+    assert program.get("/")[0] == 200
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_nobody_reads_what_it_prints(stream: str, tmp_path: Path) -> None:
+    """A pipe to a process that has ended. The server tells by listening that it has started."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: writer}
+    with subprocess.Popen([*COMMAND, str(port)], cwd=tmp_path, **streams) as process:  # type: ignore[call-overload]
+        os.close(writer)
+        while True:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            try:
+                connection.request("GET", "/")
+                assert connection.getresponse().status == 200
+                break
+            except ConnectionRefusedError:
+                assert process.poll() is None
+            finally:
+                connection.close()
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert b"Traceback" not in (out or b"") + (err or b"")
+
+
+# -- what it cannot do -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_taken_port() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, out, err = run(str(port))
+    assert (code, out) == (1, "")
+    assert err == f"evhttp: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+
+
+FAILURES = [
+    ("missing directory", ["--directory", "none"], "evhttp: cannot serve 'none': No such file or directory\n"),
+    ("no directory", ["--directory", "file"], "evhttp: cannot serve 'file': Not a directory\n"),
+    ("empty directory name", ["--directory", ""], "evhttp: cannot serve '': No such file or directory\n"),
+    ("address of another machine", ["--bind", "192.0.2.1", "0"], "cannot listen on 192.0.2.1 port 0: Cannot assign"),
+    ("no host name", ["--bind", "a..b", "0"], "evhttp: cannot listen on 'a..b'"),
+    ("no address", ["--bind", "1::2::3", "0"], "evhttp: cannot listen on '1::2::3'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), [pytest.param(*row[1:], id=row[0]) for row in FAILURES])
+def test_failure(tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "file").touch()
+    code, out, err = run(*arguments, cwd=tmp_path)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_no_permission(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """As for a port below 1024, which some systems let everyone have."""
+
+    def refuse(host: str, port: int, **options: object) -> None:
+        raise PermissionError(13, f"cannot listen on {host} port {port}: Permission denied")
+
+    monkeypatch.setattr("evnet.bind_tcp", refuse)
+    assert main(["80", "--directory", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "evhttp: cannot listen on 127.0.0.1 port 80: Permission denied\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["65536"],
+        ["-1"],
+        ["http"],
+        ["--port", "1e3"],
+        ["8000", "--port", "8001"],
+        ["--bind"],
+        ["--dir", "."],
+        ["1", "2"],
+    ],
+    ids=" ".join,
+)
+def test_usage(arguments: list[str]) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"evhttp: .+ \(--help tells more\)\n", err)
+
+
+def test_version_and_help() -> None:
+    assert run("--version") == (0, f"evhttp {__version__}\n", "")
+    code, out, err = run("--help")
+    assert (code, err) == (0, "")
+    assert all(option in out for option in ("--bind", "--port", "--directory", "--version", "127.0.0.1", "8000"))
