@@ -8,13 +8,22 @@ import evloop
 
 def test_exports() -> None:
     assert sorted(evloop.__all__) == [
+        "Attachment",
         "EvLoopError",
+        "ForkedLoopError",
         "Handle",
         "Loop",
         "LoopClosedError",
         "LoopRunningError",
+        "READ",
         "Record",
+        "Stats",
         "TimerHandle",
+        "TimerWheel",
+        "WRITE",
+        "Watcher",
+        "WheelTimer",
+        "WrongThreadError",
         "__version__",
         "get_include",
     ]

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-import evloop._loop
+import evloop._core
 from evloop import Loop, LoopClosedError, LoopRunningError
 from evloop.testing import backends, open_descriptors, run_until
 
@@ -128,13 +128,13 @@ def test_stop_ends_run_after_the_turn(loop: Loop) -> None:
 def test_what_was_submitted_before_stop_is_executed(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that a handler has sent reaches the kernel although the handler stops the loop."""
     executed: list[bytes] = []
-    real = evloop._loop._flush
+    real = evloop._core._flush
 
     def flush(pointer: Any, submitted: bytes, size: int) -> Any:
         executed.append(submitted)
         return real(pointer, submitted, size)
 
-    monkeypatch.setattr(evloop._loop, "_flush", flush)
+    monkeypatch.setattr(evloop._core, "_flush", flush)
 
     def handler() -> None:
         loop.call_later(1000, int)
@@ -221,7 +221,7 @@ def test_ctrl_c_around_the_crossing_loses_nothing(loop: Loop, monkeypatch: pytes
     """Python runs signal handlers between any two bytecodes: also between taking the submissions and C, and between C and the batch."""
     raised: list[int] = []
     # As if it were the loop's own code that the signal interrupts.
-    names: dict[str, Any] = {"__name__": "evloop._loop", "real": evloop._loop._turn, "raised": raised, "signal": signal}
+    names: dict[str, Any] = {"__name__": "evloop._core", "real": evloop._core._turn, "raised": raised, "signal": signal}
     body = {
         "before": "if a[2] and not raised: raised.append(1); signal.raise_signal(2)\n return real(*a)",
         "after": "result = real(*a)\n if result and not raised: raised.append(1); signal.raise_signal(2)\n return result",
@@ -232,7 +232,7 @@ def test_ctrl_c_around_the_crossing_loses_nothing(loop: Loop, monkeypatch: pytes
         ran: list[int] = []
         for number in range(5):
             loop.call_at(0, ran.append, number)
-        monkeypatch.setattr(evloop._loop, "_turn", names["turn"])
+        monkeypatch.setattr(evloop._core, "_turn", names["turn"])
         with pytest.raises(KeyboardInterrupt):
             loop.run()
         assert raised
@@ -605,7 +605,7 @@ def test_descriptors_that_cannot_be_watched(loop: Loop, tmp_path: Path) -> None:
 def test_slow_callbacks_are_flushed_between(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a slow handler has submitted does not wait for its neighbours in the batch."""
     flushed: list[int] = []
-    real = evloop._loop._flush
+    real = evloop._core._flush
 
     def flush(pointer: Any, submitted: bytes, size: int) -> Any:
         flushed.append(len(order))
@@ -623,7 +623,7 @@ def test_slow_callbacks_are_flushed_between(loop: Loop, monkeypatch: pytest.Monk
     when = loop.time() + 0.01
     for number in range(20):
         loop.call_at(when, slow, number)
-    monkeypatch.setattr(evloop._loop, "_flush", flush)
+    monkeypatch.setattr(evloop._core, "_flush", flush)
     run_until(loop, lambda: len(order) == 20)
     assert order == list(range(20))
     assert flushed[-3:] == [18, 19, 20]

@@ -16,7 +16,9 @@ def test_a_fitting_interface_is_silent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("want", "have"), [((2, 0), (1, 0)), ((1, 3), (1, 2)), ((65535, 65534), (65533, 65532))], ids=["major", "minor", "most"]
+    ("want", "have"),
+    [((2, 0), (1, 0)), ((1, 3), (1, 2)), ((65535, 65534), (65533, 65532))],
+    ids=["major", "minor", "most"],
 )
 def test_a_mismatch_names_versions_and_the_mending_command(want: tuple[int, int], have: tuple[int, int]) -> None:
     with pytest.raises(ImportError) as caught:

@@ -113,21 +113,20 @@ class Pair:
         got = bytearray()
         ended = False
 
-        def more() -> bool:
+        def more() -> None:
             nonlocal ended
-            try:
-                data = client.recv(min(65536, max(count - len(got), 1)))
-            except BlockingIOError:
-                return False
+            data = client.recv(min(65536, max(count - len(got), 1)))
             ended = not data
             got.extend(data)
-            return ended or len(got) >= count
+            if ended or len(got) >= count:
+                self.loop.remove_reader(client.fileno())
 
-        client.setblocking(False)
+        # The loop watches the client too, so that it does not sleep while there is something to read.
+        self.loop.add_reader(client.fileno(), more)
         try:
-            self.until(more)
+            self.until(lambda: ended or len(got) >= count)
         finally:
-            client.settimeout(10)
+            self.loop.remove_reader(client.fileno())
         return bytes(got)
 
     def close(self) -> None:

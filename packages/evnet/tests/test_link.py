@@ -15,7 +15,7 @@ DOCTORED = """
 import struct, sys, types
 from cffi import FFI
 ffi = FFI()
-ffi.cdef("struct table { uint32_t major, minor; const char *version; };")
+ffi.cdef("struct table {{ uint32_t major, minor; const char *version; }};")
 from evloop import native
 real = ffi.cast("struct table *", native.capi_address())
 table = ffi.new("struct table *", {{"major": real.major + {major}, "minor": real.minor + {minor}, "version": real.version}})
@@ -31,7 +31,9 @@ else:
 
 def imported_with(major: int, minor: int) -> str:
     script = DOCTORED.format(major=major, minor=minor)
-    return subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60
+    ).stdout.strip()
 
 
 @pytest.mark.parametrize("step", [1, -1], ids=["newer", "older"])
@@ -47,6 +49,8 @@ def test_a_newer_minor_version_is_taken() -> None:
 
 
 def test_importing_evnet_loads_nothing_above_it() -> None:
-    script = "import evnet, sys; print([name for name in sys.modules if name.startswith(('evhttp', 'evws', 'evmulti'))])"
+    script = (
+        "import evnet, sys; print([name for name in sys.modules if name.startswith(('evhttp', 'evws', 'evmulti'))])"
+    )
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]"

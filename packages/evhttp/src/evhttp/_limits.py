@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 __all__ = ["Limits"]
 
 # The arena holds a request's offsets in 16 bits where they are read most; see request.c.
-_MOST = {"max_request_line": 60_000, "max_headers": 256, "max_pipeline": 64}
+_MOST = {"max_request_line": 60_000, "max_header_section": 4_000_000, "max_headers": 256, "max_pipeline": 64}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,4 +60,4 @@ class Limits:
     def milliseconds(self, name: str) -> int:
         """A timeout as the shim takes it: whole milliseconds, 0 for none."""
         value: float = getattr(self, name)
-        return 0 if value == math.inf else min(math.ceil(value * 1000), 0xFFFF_FFFF)
+        return 0 if value == math.inf else math.ceil(min(value * 1000, 0xFFFF_FFFF))

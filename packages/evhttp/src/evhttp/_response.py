@@ -119,7 +119,7 @@ class Response:
             TypeError: The body is of another type.
         """
         if self._lines is None and self._arg == 200 and type(body) is bytes and (size := len(body)) < _SMALL:
-            self._server._push((_OK[size], self._exchange, body))
+            self._server.loop.submissions.extend((_OK[size], self._exchange, body))
             self._lines = SENT
             self._size = size
         else:
@@ -156,7 +156,7 @@ class Response:
             os.close(fd)
             raise
         arg = self._arg | self._type(_TYPE_BINARY)
-        self._server._push(
+        self._server.loop.submissions.extend(
             (_HEADER_FILE.pack(20 + len(block), _OP_SEND_FILE, arg, self._exchange, offset, count, fd), block)
         )
         self._lines = SENT
@@ -165,7 +165,7 @@ class Response:
     def drop(self) -> None:
         """End the connection at once, without an answer. For clients that deserve none."""
         if self._lines is not SENT:
-            self._server._push((_HEADER.pack(0, _OP_DROP, 0, self._exchange),))
+            self._server.loop.submissions.extend((_HEADER.pack(0, _OP_DROP, 0, self._exchange),))
             self._lines = SENT
             self._size = 0
 
@@ -189,12 +189,12 @@ class Response:
         arg = self._arg | self._type(kind)
         if size < _LARGE:
             header = _HEADER_H.pack(4 + len(block) + size, _OP_SEND_H, arg, self._exchange, len(block))
-            self._server._push((header, block, body))
+            self._server.loop.submissions.extend((header, block, body))
         else:
             pin, target = self._server._pin(body)
             address = int(ffi.cast("uintptr_t", ffi.from_buffer("char[]", body)))
             header = _HEADER_REF.pack(28 + len(block), _OP_SEND_REF, arg, self._exchange, address, size, pin, target)
-            self._server._push((header, block))
+            self._server.loop.submissions.extend((header, block))
         self._lines = SENT
         self._size = size
 

@@ -66,7 +66,6 @@ class Server:
         self.limits = limits or Limits()
         self._access_log = access_log
         self._sockets: list[socket.socket] = []
-        self._push = self.loop.submissions.extend
         self._pins: dict[int, bytes] = {}
         self._next_pin = 0
         self._closed = False

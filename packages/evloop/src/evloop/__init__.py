@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evloop._errors import EvLoopError, LoopClosedError, LoopRunningError
+from evloop._attach import Attachment
+from evloop._errors import EvLoopError, ForkedLoopError, LoopClosedError, LoopRunningError, WrongThreadError
 from evloop._handles import Handle, TimerHandle
-from evloop._loop import Loop, Record
+from evloop._loop import READ, WRITE, Loop, Record
+from evloop._stats import Stats
 from evloop._version import __version__
+from evloop._watchers import Watcher
+from evloop._wheel import TimerWheel, WheelTimer
 
 __all__ = [
+    "READ",
+    "WRITE",
+    "Attachment",
     "EvLoopError",
+    "ForkedLoopError",
     "Handle",
     "Loop",
     "LoopClosedError",
     "LoopRunningError",
     "Record",
+    "Stats",
     "TimerHandle",
+    "TimerWheel",
+    "Watcher",
+    "WheelTimer",
+    "WrongThreadError",
     "__version__",
     "get_include",
 ]

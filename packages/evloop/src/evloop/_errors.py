@@ -3,8 +3,10 @@
 ::
 
     EvLoopError(Exception)
+    ├── ForkedLoopError      the loop was made before a fork, and this is the child
     ├── LoopClosedError      the loop has been closed
-    └── LoopRunningError     the loop is running, and must not be for this call
+    ├── LoopRunningError     the loop is running, and must not be for this call
+    └── WrongThreadError     debug mode: called from a thread other than the one that runs the loop
 
 What the operating system refuses is an `OSError`; an argument of the wrong kind is a `TypeError` or `ValueError`.
 """
@@ -13,11 +15,22 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["EvLoopError", "LoopClosedError", "LoopRunningError", "check"]
+__all__ = [
+    "EvLoopError",
+    "ForkedLoopError",
+    "LoopClosedError",
+    "LoopRunningError",
+    "WrongThreadError",
+    "check",
+]
 
 
 class EvLoopError(Exception):
     """Root of what this package raises by itself."""
+
+
+class ForkedLoopError(EvLoopError):
+    """The loop was made before a fork: its descriptors are shared with the parent, so the child needs a loop of its own."""
 
 
 class LoopClosedError(EvLoopError):
@@ -26,6 +39,10 @@ class LoopClosedError(EvLoopError):
 
 class LoopRunningError(EvLoopError):
     """The loop is running: it cannot be run a second time, nor closed."""
+
+
+class WrongThreadError(EvLoopError):
+    """The call belongs to the thread that runs the loop. Only `call_soon_threadsafe` and `stop` may come from others."""
 
 
 def check(result: int, what: str) -> int:

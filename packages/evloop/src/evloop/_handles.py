@@ -1,80 +1,103 @@
-"""Handles: what ``call_soon`` and ``call_later`` return."""
+"""Handles: what ``call_soon`` and the timer calls return."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import Context, copy_context
+from contextvars import Context
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evloop._loop import Loop
+    from evloop._timers import Timers
 
-__all__ = ["Handle", "TimerHandle"]
+__all__ = ["Handle", "TimerHandle", "describe"]
 
 
 class Handle:
     """A callback that waits to be called. Like `asyncio.Handle`, it runs in the context that was current when it was made."""
 
-    __slots__ = ("_args", "_callback", "_context", "_loop")
+    __slots__ = ("_args", "_callback", "_cancelled", "_context")
 
-    def __init__(
-        self, loop: Loop, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
-    ) -> None:
-        self._loop = loop
-        self._callback: Callable[..., object] | None = callback
-        self._args = args
-        self._context = copy_context() if context is None else context
+    # Set one by one by whoever makes a handle, without a call of __init__: there is one for every call_soon.
+    _callback: Callable[..., object]
+    _args: tuple[Any, ...]
+    _context: Context
+    _cancelled: bool
 
     def cancel(self) -> None:
         """Do not call the callback. Calling this again, or too late, does nothing. Thread safety: loop thread only."""
-        self._callback = None
+        self._cancelled = True
+        self._callback = _nothing  # whatever it was bound to can go
         self._args = ()
 
     def cancelled(self) -> bool:
-        """Whether the callback was cancelled or has been called."""
-        return self._callback is None
+        """Whether `cancel` was called."""
+        return self._cancelled
 
     def _run(self) -> None:
-        callback, args = self._callback, self._args
-        if callback is None:
-            return
-        self._callback, self._args = None, ()
-        try:
-            self._context.run(callback, *args)
-        except Exception as error:
-            self._loop.call_exception_handler(
-                {"message": f"exception in callback {callback!r}", "exception": error, "handle": self}
-            )
+        if not self._cancelled:
+            self._context.run(self._callback, *self._args)
 
     def __repr__(self) -> str:
-        state = "done" if self._callback is None else f"{self._callback!r}"
-        return f"<{type(self).__name__} {state}>"
+        return f"<{type(self).__name__} {'cancelled' if self._cancelled else describe(self._callback)}>"
 
 
 class TimerHandle(Handle):
-    """A callback that waits for its time."""
+    """A callback that waits for its time, once or again and again. Thread safety: loop thread only."""
 
-    __slots__ = ("_index", "_when")
+    __slots__ = ("_index", "_interval", "_left", "_timers", "_when")
 
-    def __init__(
-        self,
-        loop: Loop,
-        when: float,
-        index: int,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        context: Context | None,
-    ) -> None:
-        super().__init__(loop, callback, args, context)
-        self._when = when
-        self._index = index
+    _timers: Timers
+    _index: int  # -1 when the timer has been given back
+    _when: float
+    _interval: float | None  # None: once
+    _left: float | None  # seconds that were left when it was paused
 
     def when(self) -> float:
-        """The time at which the callback is due, on ``loop.time()``."""
-        return self._when
+        """The time at which the callback is due next, on ``loop.time()``. While paused: when it would be due if resumed now."""
+        return self._when if self._left is None else monotonic() + self._left
 
     def cancel(self) -> None:
-        """Do not call the callback, and give the timer back. Calling this again, or too late, does nothing."""
-        if self._callback is not None:
+        """Do not call the callback any more, and give the timer back. Calling this again, or too late, does nothing."""
+        if not self._cancelled:
             super().cancel()
-            self._loop._drop_timer(self._index)
+            self._timers._drop_timer(self)
+
+    def pause(self) -> None:
+        """Stop the clock of this timer; `resume` goes on with the time that was left. Does nothing when it is not pending."""
+        if self._index >= 0 and self._left is None:
+            self._left = max(self._when - self._timers.time(), 0.0)
+            self._timers._stop_timer(self)
+
+    def resume(self) -> None:
+        """Go on after `pause`. Does nothing when it is not paused."""
+        if self._index >= 0 and self._left is not None:
+            self._when = self._timers.time() + self._left
+            self._left = None
+            self._timers._start_timer(self)
+
+    def paused(self) -> bool:
+        """Whether `pause` was called and `resume` was not."""
+        return self._left is not None
+
+    def reschedule(self, delay: float) -> None:
+        """Make the callback due in ``delay`` seconds instead; a paused timer goes on, one that has fired waits again.
+
+        Raises:
+            ValueError: The delay is negative or not a finite number.
+            EvLoopError: The timer was cancelled.
+        """
+        self._timers._reschedule(self, delay)
+
+
+def _nothing() -> None:
+    """Take the place of a cancelled callback."""
+
+
+def describe(callback: object) -> str:
+    """A callback's name and where it is defined, for messages: ``tick at app.py:12``."""
+    inner = getattr(callback, "__func__", callback)
+    inner = getattr(inner, "func", inner)  # functools.partial
+    code = getattr(getattr(inner, "__func__", inner), "__code__", None)
+    name = getattr(inner, "__qualname__", None) or repr(callback)
+    return f"{name} at {code.co_filename}:{code.co_firstlineno}" if code is not None else name

@@ -16,7 +16,7 @@ from evloop._loop import Loop, backend_names
 
 __all__ = ["backends", "checked_loop", "open_descriptors", "run_until"]
 
-_PATIENCE = 20.0
+_PATIENCE = 10.0
 
 
 def backends() -> list[str]:

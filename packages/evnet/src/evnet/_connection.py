@@ -27,6 +27,11 @@ _EOF, _CLOSED, _PAUSE_WRITING, _RESUME_WRITING = 0, -1, -2, -3
 _BY_PEER, _TIMED_OUT = -1, -2
 
 
+def abort_entry(token: bytes) -> bytes:
+    """What is submitted to reset the stream of a token that has no connection."""
+    return _HEADER.pack(0, _OP_ABORT, 0, token)
+
+
 class StreamProtocol(Protocol):
     """What a connection calls: the methods of `asyncio.Protocol`, from which a class may but need not inherit."""
 
@@ -44,7 +49,7 @@ class Connection:
     What is written is queued and sent at the end of the turn, several writes in one system call. Thread safety: loop thread only.
     """
 
-    __slots__ = ("_fd", "_loop", "_peer", "_protocol", "_push", "_reading", "_server", "_target", "_token", "_writable")
+    __slots__ = ("_fd", "_loop", "_peer", "_protocol", "_reading", "_server", "_target", "_token", "_writable")
 
     def __init__(
         self, loop: Loop, server: Server, protocol: StreamProtocol, token: bytes, fd: int, peer: bytes
@@ -57,18 +62,25 @@ class Connection:
         self._peer = peer
         self._reading = True
         self._writable = True
-        self._push = loop.submissions.append
         self._target = loop.add_target(self._event)
-        self._push(_ADOPT.pack(4, _OP_ADOPT, 0, token, self._target))
-        protocol.connection_made(self)
+        self._loop.submissions.append(_ADOPT.pack(4, _OP_ADOPT, 0, token, self._target))
 
     def _event(self, record: Record) -> None:
         _, a, kind, _ = record
         if kind > 0:
-            self._protocol.data_received(self._loop.arena[a : a + kind])
+            try:
+                self._protocol.data_received(self._loop.arena[a : a + kind])
+            except Exception:
+                self.abort()  # as in asyncio: bytes are lost, so the protocol cannot go on
+                raise
         elif kind == _EOF:
+            try:
+                stay = self._protocol.eof_received()
+            except Exception:
+                self.abort()
+                raise
             # As in asyncio: a true answer keeps our side open.
-            if not self._protocol.eof_received():
+            if not stay:
                 self.close()
         elif kind == _CLOSED:
             self._lost(a)
@@ -97,8 +109,8 @@ class Connection:
         if not self._writable:
             raise ConnectionClosedError("the connection is closing: nothing more can be written")
         data = bytes(data)
-        self._push(_HEADER.pack(len(data), _OP_WRITE, 0, self._token))
-        self._push(data)
+        # In one step: Ctrl-C must not leave a header without its payload.
+        self._loop.submissions.extend((_HEADER.pack(len(data), _OP_WRITE, 0, self._token), data))
 
     def writelines(self, lines: Iterable[bytes | bytearray | memoryview]) -> None:
         """Queue several pieces. Raises: as `write`."""
@@ -112,17 +124,17 @@ class Connection:
         """Tell the peer, after what is queued, that no more comes. Reading goes on."""
         if self._writable:
             self._writable = False
-            self._push(_HEADER.pack(0, _OP_FINISH, 0, self._token))
+            self._loop.submissions.append(_HEADER.pack(0, _OP_FINISH, 0, self._token))
 
     def close(self) -> None:
         """Send what is queued, then close. Calling this again does nothing."""
         self._writable = False
-        self._push(_HEADER.pack(0, _OP_CLOSE, 0, self._token))
+        self._loop.submissions.append(_HEADER.pack(0, _OP_CLOSE, 0, self._token))
 
     def abort(self) -> None:
         """Close at once, with a reset; what is queued is lost."""
         self._writable = False
-        self._push(_HEADER.pack(0, _OP_ABORT, 0, self._token))
+        self._loop.submissions.append(_HEADER.pack(0, _OP_ABORT, 0, self._token))
 
     def is_closing(self) -> bool:
         """Whether nothing more can be written."""
@@ -132,13 +144,13 @@ class Connection:
         """Leave what comes in the kernel, so that the peer comes to a stop. What was received in this turn is still delivered."""
         if self._reading:
             self._reading = False
-            self._push(_HEADER.pack(0, _OP_PAUSE, 0, self._token))
+            self._loop.submissions.append(_HEADER.pack(0, _OP_PAUSE, 0, self._token))
 
     def resume_reading(self) -> None:
         """Go on reading."""
         if not self._reading:
             self._reading = True
-            self._push(_HEADER.pack(0, _OP_RESUME, 0, self._token))
+            self._loop.submissions.append(_HEADER.pack(0, _OP_RESUME, 0, self._token))
 
     def is_reading(self) -> bool:
         """Whether reading is not paused."""

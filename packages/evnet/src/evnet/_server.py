@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from evnet import _link as _link
-from evnet._connection import Connection, StreamProtocol
+from evnet._connection import Connection, StreamProtocol, abort_entry
 from evnet._shim import ffi, lib
 from evnet._sockets import bind_tcp
 
@@ -64,12 +64,24 @@ class Server:
             sock.close()
         if self._sockets:
             self._sockets = []
-            self._loop.drop_target(self._target)
+            # Not before the batch has ended: it may speak of others that were accepted, and they are served.
+            self._loop.call_soon(self._loop.drop_target, self._target)
 
     def _accepted(self, record: Record) -> None:
         _, offset, fd, token = record
         peer = self._loop.arena[offset : offset + _PEER_SIZE]
-        self._connections.add(Connection(self._loop, self, self._factory(), token, fd, peer))
+        try:
+            protocol = self._factory()
+        except BaseException:
+            self._loop.submissions.append(abort_entry(token))
+            raise
+        connection = Connection(self._loop, self, protocol, token, fd, peer)
+        self._connections.add(connection)
+        try:
+            protocol.connection_made(connection)
+        except BaseException:
+            connection.abort()
+            raise
 
     def _forget(self, connection: Connection) -> None:
         self._connections.discard(connection)
@@ -99,10 +111,12 @@ def listen_tcp(
     Raises:
         OSError: An address cannot be bound; the message names it.
         ValueError: ``idle_timeout`` is not a positive number.
+        evloop.LoopClosedError: The loop is closed.
 
     Thread safety: loop thread only.
     """
     _milliseconds(idle_timeout)
+    loop.address  # noqa: B018 - raises before anything is bound
     return Server(loop, bind_tcp(host, port, backlog=backlog, reuse_port=reuse_port), protocol_factory, idle_timeout)
 
 
@@ -111,4 +125,4 @@ def _milliseconds(timeout: float | None) -> int:
         return 0
     if not timeout > 0:
         raise ValueError(f"idle_timeout must be a number of seconds > 0, not {timeout!r}")
-    return min(math.ceil(timeout * 1000), 0xFFFF_FFFF)
+    return 0 if timeout == math.inf else math.ceil(min(timeout * 1000, 0xFFFF_FFFF))

@@ -142,7 +142,9 @@ static int keep_partial(net_stream *s, struct evh_conn *c, const struct evh_pars
     c->partial = malloc(sizeof *c->partial);
     if (!c->partial)
         return 0;
-    memcpy(c->partial, p, offsetof(struct evh_parser, fields) + p->nfields * sizeof *p->fields);
+    /* The fields that are complete, and the one that the packet may have ended in. */
+    size_t fields = p->nfields < EVH_MAX_FIELDS ? p->nfields + 1u : EVH_MAX_FIELDS;
+    memcpy(c->partial, p, offsetof(struct evh_parser, fields) + fields * sizeof *p->fields);
     if (evh_unanswered(c) || c->answered || c->asked) /* before the first request the deadline runs since the connection began */
         evh_net->deadline(s, c->server->timeouts.head);
     return 1;

@@ -109,8 +109,9 @@ static char *put_status_line(char *p, unsigned status) {
     return PUT(p, "\r\n");
 }
 
-/* RFC 9110 §8.6: no Content-Length with 1xx and 204; in answers to HEAD and with 304 it tells what GET would have brought. */
-static int has_length(unsigned status) { return status >= 200 && status != 204; }
+/* RFC 9110 §8.6: no Content-Length with 1xx and 204; in answers to HEAD and with 304 it tells what GET would have brought, which
+ * a handler that answers 304 with nothing has not said. */
+static int has_length(const struct evh_answer *a) { return a->status != 204 && (a->status != 304 || a->body_len); }
 
 size_t evh_head_write(struct evh_module *m, char *into, const struct evh_answer *a, int close, int say_keep_alive) {
     char *p = put_status_line(into, a->status);
@@ -119,12 +120,12 @@ size_t evh_head_write(struct evh_module *m, char *into, const struct evh_answer 
         p = put(p, date(m), EVH_DATE_LEN);
         p = PUT(p, "\r\n");
     }
-    if (has_length(a->status)) {
+    if (has_length(a)) {
         p = PUT(p, "Content-Length: ");
         p = put_number(p, a->body_len);
         p = PUT(p, "\r\n");
     }
-    unsigned type = a->arg >> 10 & 3;
+    unsigned type = a->status == 204 || a->status == 304 ? EVH_TYPE_NONE : a->arg >> 10 & 3;
     if (type == EVH_TYPE_TEXT)
         p = PUT(p, "Content-Type: text/plain; charset=utf-8\r\n");
     else if (type == EVH_TYPE_BINARY)

@@ -14,7 +14,7 @@
 
 struct epoll_state {
     int fd;
-    struct epoll_event events[EV_READY_MAX];
+    struct epoll_event events[EV_FETCH_MOST];
 };
 
 static int epoll_open(void **state) {
@@ -55,6 +55,13 @@ static int epoll_modify(void *state, int fd, unsigned events, ev_token token) {
 
 static int epoll_remove(void *state, int fd) { return control(state, EPOLL_CTL_DEL, fd, 0, 0); }
 
+static void epoll_forget(void *state, int fd) {
+    (void)state;
+    (void)fd;
+}
+
+static int epoll_fd(const void *state) { return ((const struct epoll_state *)state)->fd; }
+
 static unsigned translate(uint32_t events) {
     unsigned ready = 0;
     if (events & (EPOLLERR | EPOLLHUP))
@@ -70,7 +77,7 @@ static unsigned translate(uint32_t events) {
 
 static int epoll_wait_ready(void *state, struct ev_ready *out, int max, int timeout_ms) {
     struct epoll_state *s = state;
-    int n = epoll_wait(s->fd, s->events, max < EV_READY_MAX ? max : EV_READY_MAX, timeout_ms);
+    int n = epoll_wait(s->fd, s->events, max < EV_FETCH_MOST ? max : EV_FETCH_MOST, timeout_ms);
     if (n < 0)
         return -errno;
     for (int i = 0; i < n; i++) {
@@ -88,7 +95,8 @@ const struct ev_backend ev__backend_epoll = {
     .modify = epoll_modify,
     .remove = epoll_remove,
     .rearm = NULL,
-    .forgets_closed = 1,
+    .forget = epoll_forget,
+    .fd = epoll_fd,
     .wait = epoll_wait_ready,
 };
 

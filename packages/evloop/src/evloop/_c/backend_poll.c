@@ -168,6 +168,6 @@ const struct ev_backend ev__backend_poll = {
     .modify = poll_modify,
     .remove = poll_remove,
     .rearm = poll_rearm,
-    .forgets_closed = 0,
+    .forget = NULL,
     .wait = poll_wait,
 };

@@ -37,6 +37,7 @@ static void free_memory(ev_loop *loop) {
     free(loop->records);
     free(loop->arena);
     free(loop->slots);
+    free(loop->ready);
     free(loop);
 }
 
@@ -53,14 +54,15 @@ int ev_loop_open(const char *backend, ev_loop **out) {
     loop->records = malloc(FIRST_RECORDS * sizeof *loop->records);
     loop->arena_capacity = FIRST_ARENA;
     loop->arena = malloc(FIRST_ARENA);
-    loop->timer_target = EV_TARGET_TIMER;
+    loop->ready_capacity = EV_FETCH_LEAST;
+    loop->ready = malloc(EV_FETCH_LEAST * sizeof *loop->ready);
     loop->modules[EV_MODULE_LOOP] = &loop_module;
     loop->now_ms = ev__clock_ns() / 1000000;
     ev__wheel_init(&loop->wheel, loop->now_ms);
     ev__tasks_init(&loop->soon);
     ev__tasks_init(&loop->next_turn);
     ev__tasks_init(&loop->reap);
-    int rc = loop->records && loop->arena ? chosen->open(&loop->backend_state) : -ENOMEM;
+    int rc = loop->records && loop->arena && loop->ready ? chosen->open(&loop->backend_state) : -ENOMEM;
     if (rc == 0) {
         rc = ev__waker_open(loop);
         if (rc < 0)
@@ -80,7 +82,8 @@ void ev_loop_close(ev_loop *loop) {
             loop->modules[i]->close(loop, loop->modules[i]);
     ev__tasks_run(&loop->reap, loop);
     ev__waker_close(loop);
-    ev__timers_close(loop);
+    ev__timers_free(&loop->timers);
+    ev__pool_free(loop);
     loop->backend->close(loop->backend_state);
     free_memory(loop);
 }
@@ -90,7 +93,18 @@ void *ev_records(ev_loop *loop) { return loop->records; }
 size_t ev_record_capacity(const ev_loop *loop) { return loop->record_capacity; }
 void *ev_arena(ev_loop *loop) { return loop->arena; }
 size_t ev_arena_capacity(const ev_loop *loop) { return loop->arena_capacity; }
+int ev_loop_fd(const ev_loop *loop) { return loop->backend->fd ? loop->backend->fd(loop->backend_state) : -1; }
 void ev_wake(ev_loop *loop) { ev__waker_wake(&loop->waker); }
+
+void ev_set_clock(ev_loop *loop, uint64_t now_ns) { loop->manual_ns = now_ns; }
+
+void ev_read_stats(const ev_loop *loop, struct ev_stats *out) {
+    *out = loop->stats;
+    out->timers_pending = loop->wheel.count;
+    out->fetch_capacity = (uint64_t)loop->ready_capacity;
+    out->buffers_spare = loop->pool.spare_count;
+    out->arena_capacity = loop->arena_capacity;
+}
 
 /* Watchers of Python */
 
@@ -169,6 +183,8 @@ static const struct ev_capi capi = {
     .arena_put = ev__arena_put,
     .arena_full = ev__arena_full,
     .scratch = scratch,
+    .buffer_get = ev__buffer_get,
+    .buffer_put = ev__buffer_put,
 };
 
 const struct ev_capi *ev_capi(void) { return &capi; }

@@ -3,6 +3,8 @@
 #define EV_SHIM_H
 
 #include "evloop.h"
+#include "fswatch.h"
+#include "sendfile.h"
 
 /* Opens a loop; `backend` is a name or NULL for the best. Returns 0 or -errno (-ENOSYS: no such backend). The waker and the
  * timers take target 0 (unused) and 1 (timers) of Python's table. */
@@ -24,6 +26,21 @@ size_t ev_record_capacity(const ev_loop *);
 void *ev_arena(ev_loop *);
 size_t ev_arena_capacity(const ev_loop *);
 
+/* The backend's own descriptor, readable when a turn would not wait for an event; -1 where there is none. */
+int ev_loop_fd(const ev_loop *);
+/* When the next timer has to be looked at, in ns on the loop's clock; -1 when there is none. */
+int64_t ev_next_timer_ns(ev_loop *);
+/* Tests: sets the time; from then on turns do not sleep, and the system's clock is not read for timers. 0 goes back to it. */
+void ev_set_clock(ev_loop *, uint64_t now_ns);
+
+struct ev_stats { /* counted since the loop was opened, but for the second half, which is the present state */
+    uint64_t turns, events, timers, wakeups;
+    uint64_t poll_ns, python_ns, longest_batch_ns;
+    uint64_t pool_hits, pool_misses;
+    uint64_t timers_pending, fetch_capacity, buffers_spare, arena_capacity;
+};
+void ev_read_stats(const ev_loop *, struct ev_stats *out);
+
 /* Any thread: makes a turn that waits, or the next one that would, return. */
 void ev_wake(ev_loop *);
 
@@ -34,10 +51,24 @@ int ev_fd_modify(ev_loop *, struct ev_pywatcher *, unsigned events);
 void ev_fd_rearm(ev_loop *, struct ev_pywatcher *, unsigned events);
 void ev_fd_unwatch(ev_loop *, struct ev_pywatcher *);
 
-/* Operations of EV_MODULE_LOOP. id is the timer's index, the payload of a start is its deadline in ns, 8 bytes. */
+/* Operations of EV_MODULE_LOOP. id is the timer's index, the payload of a start is its deadline in seconds, a double. */
 enum { EV_OP_TIMER_START = 1, EV_OP_TIMER_STOP = 2 };
 enum { EV_TARGET_TIMER = 1 };
 
 const struct ev_capi *ev_capi(void);
+
+/* A timer wheel without a loop; times are ticks. Indexes are small numbers that the caller hands out. */
+struct ev_pywheel;
+struct ev_pywheel *ev_pywheel_new(uint64_t now); /* NULL when memory is short */
+void ev_pywheel_free(struct ev_pywheel *);
+int ev_pywheel_insert(struct ev_pywheel *, uint32_t index, uint64_t due); /* moves a pending one; 0 or -ENOMEM */
+void ev_pywheel_cancel(struct ev_pywheel *, uint32_t index);
+/* Goes on to the next tick at which timers fire, at most to `now`. Returns how many fired, their indexes in *fired until the next
+ * call; 0 when `now` is reached. */
+size_t ev_pywheel_step(struct ev_pywheel *, uint64_t now, const uint32_t **fired);
+uint64_t ev_pywheel_next(const struct ev_pywheel *); /* UINT64_MAX when there is none */
+uint64_t ev_pywheel_now(const struct ev_pywheel *);
+uint64_t ev_pywheel_count(const struct ev_pywheel *);
+int ev_pywheel_check(const struct ev_pywheel *); /* 0, or the number of the rule broken: see wheel.c */
 
 #endif

@@ -10,11 +10,11 @@
 #define BATCH_WAS_SLOW (UINT64_C(1) << 62)
 enum { SLOW_NS = 500000 };
 
-static void update_clock(ev_loop *loop) { loop->now_ms = ev__clock_ns() / 1000000; }
+static void update_clock(ev_loop *loop) { loop->now_ms = ev__now_ns(loop) / 1000000; }
 
 /* Milliseconds to sleep: until the caller's limit or the next timer, rounded up so that the wait never ends just before it. */
 static int sleep_ms(ev_loop *loop, int64_t timeout_ns) {
-    if (timeout_ns == 0 || loop->record_count || loop->next_turn.head)
+    if (timeout_ns == 0 || loop->record_count || loop->next_turn.head || loop->manual_ns)
         return 0;
     uint64_t ms = timeout_ns < 0 ? UINT64_MAX : ((uint64_t)timeout_ns + 999999) / 1000000;
     uint64_t next = ev__wheel_next(&loop->wheel);
@@ -29,17 +29,31 @@ static int sleep_ms(ev_loop *loop, int64_t timeout_ns) {
     return ms > INT_MAX ? INT_MAX : (int)ms;
 }
 
-static void dispatch(ev_loop *loop, int count) {
-    for (int i = 0; i < count; i++) {
-        /* A watcher that an earlier event of this batch took away is not found; nor is its successor on the same fd number. */
-        struct ev_watcher *w = ev__slot_get(loop, loop->ready[i].token);
+static void dispatch(ev_loop *loop) {
+    for (int left = EV_TURN_EVENTS; left && loop->ready_at < loop->ready_count; left--) {
+        struct ev_ready ready = loop->ready[loop->ready_at++];
+        /* A watcher that an earlier event took away is not found; nor is its successor on the same fd number. */
+        struct ev_watcher *w = ev__slot_get(loop, ready.token);
         if (w)
-            w->fn(loop, w, loop->ready[i].events);
+            w->fn(loop, w, ready.events);
     }
 }
 
+static void note_batch(ev_loop *loop, uint64_t took_ns) {
+    loop->stats.python_ns += took_ns;
+    if (took_ns > loop->stats.longest_batch_ns)
+        loop->stats.longest_batch_ns = took_ns;
+}
+
 uint64_t ev_turn(ev_loop *loop, const char *submissions, size_t len, int64_t timeout_ns) {
-    uint64_t flags = loop->returned_ns && ev__clock_ns() - loop->returned_ns > SLOW_NS ? BATCH_WAS_SLOW : 0;
+    uint64_t flags = 0;
+    loop->stats.turns++;
+    if (loop->returned_ns) {
+        uint64_t took = ev__clock_ns() - loop->returned_ns;
+        note_batch(loop, took);
+        if (took > SLOW_NS)
+            flags = BATCH_WAS_SLOW;
+    }
     ev__rings_reset(loop);
     struct ev_task_list seen;
     ev__tasks_take(&seen, &loop->reap);
@@ -51,10 +65,10 @@ uint64_t ev_turn(ev_loop *loop, const char *submissions, size_t len, int64_t tim
     ev__tasks_run(&loop->next_turn, loop);
     /* Only now: what a flush between the turns has ended may have had a task in that list. */
     ev__tasks_run(&seen, loop);
-    int count = loop->backend->wait(loop->backend_state, loop->ready, EV_READY_MAX, loop->record_count ? 0 : wait_ms);
+    int count = ev__fetch(loop, loop->record_count ? 0 : wait_ms);
     update_clock(loop);
     if (count > 0) /* else a time-out, or -EINTR: the caller runs Python's signal handlers */
-        dispatch(loop, count);
+        dispatch(loop);
     ev__wheel_advance(&loop->wheel, loop->now_ms, loop);
     ev__tasks_run(&loop->soon, loop);
 
@@ -70,3 +84,8 @@ uint64_t ev_turn(ev_loop *loop, const char *submissions, size_t len, int64_t tim
 }
 
 void ev_flush(ev_loop *loop, const char *submissions, size_t len) { ev__submit(loop, (const uint8_t *)submissions, len); }
+
+int64_t ev_next_timer_ns(ev_loop *loop) {
+    uint64_t next = ev__wheel_next(&loop->wheel);
+    return next == EV_WHEEL_NEVER || next > INT64_MAX / 1000000 ? -1 : (int64_t)next * 1000000;
+}

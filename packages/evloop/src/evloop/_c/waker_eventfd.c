@@ -10,6 +10,7 @@
  * Should it ever fill (2^64 - 2 wakes), a write fails with EAGAIN, and the descriptor is then readable anyway. */
 static void woken(ev_loop *loop, struct ev_watcher *w, unsigned ready) {
     (void)ready;
+    loop->stats.wakeups++;
     if (loop->backend->rearm) { /* emulated edges: empty it, or it stays readable */
         uint64_t count;
         if (read(w->fd, &count, sizeof count) < 0 && errno == EINTR)

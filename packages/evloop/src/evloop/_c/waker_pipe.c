@@ -10,6 +10,7 @@ static void woken(ev_loop *loop, struct ev_watcher *w, unsigned ready) {
     char bytes[64];
     ssize_t n;
     (void)ready;
+    loop->stats.wakeups++;
     do
         n = read(w->fd, bytes, sizeof bytes);
     while (n == (ssize_t)sizeof bytes || (n < 0 && errno == EINTR));

@@ -10,6 +10,12 @@ int ev__attach(ev_loop *loop, struct ev_watcher *w, int fd, ev_watch_fn fn) {
     return w->token ? 0 : -ENOMEM;
 }
 
+/* A descriptor that was closed, which takes it out of some backends, and opened again under the same number is put in again. */
+static int change(ev_loop *loop, struct ev_watcher *w, unsigned events) {
+    int rc = loop->backend->modify(loop->backend_state, w->fd, events, w->token);
+    return rc == -ENOENT ? loop->backend->add(loop->backend_state, w->fd, events, w->token) : rc;
+}
+
 int ev__watch(ev_loop *loop, struct ev_watcher *w, unsigned events) {
     if (events == w->events)
         return 0;
@@ -17,7 +23,7 @@ int ev__watch(ev_loop *loop, struct ev_watcher *w, unsigned events) {
     if (!w->events)
         rc = loop->backend->add(loop->backend_state, w->fd, events, w->token);
     else if (events)
-        rc = loop->backend->modify(loop->backend_state, w->fd, events, w->token);
+        rc = change(loop, w, events);
     else
         loop->backend->remove(loop->backend_state, w->fd);
     if (rc == 0)
@@ -33,7 +39,9 @@ void ev__rearm(ev_loop *loop, struct ev_watcher *w, unsigned events) {
 void ev__detach(ev_loop *loop, struct ev_watcher *w, int closing) {
     if (!w->token)
         return;
-    if (w->events && !(closing && loop->backend->forgets_closed))
+    if (w->events && closing && loop->backend->forget)
+        loop->backend->forget(loop->backend_state, w->fd);
+    else if (w->events)
         loop->backend->remove(loop->backend_state, w->fd);
     ev__slot_release(loop, w->token);
     w->events = 0;

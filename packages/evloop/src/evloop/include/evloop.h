@@ -111,7 +111,13 @@ struct ev_capi {
 
     /* 64 KiB for whoever reads: what lies there is valid until the next watcher, timer or task is called. */
     uint8_t *(*scratch)(ev_loop *);
+
+    /* Buffers of EV_BUFFER_SIZE bytes from the loop's pool, which keeps a bounded number of them. get returns NULL when memory is
+     * short; whoever got one puts it back to the same loop. */
+    void *(*buffer_get)(ev_loop *);
+    void (*buffer_put)(ev_loop *, void *);
 };
 #define EV_SCRATCH_SIZE 65536
+#define EV_BUFFER_SIZE 4096
 
 #endif

@@ -52,4 +52,7 @@ void net__stalled(net_stream *s) {
     }
 }
 
-void net__progress(net_stream *s) { s->stall = 0; }
+void net__progress(net_stream *s) {
+    s->stall = 0;
+    s->moved = ev->now_ms(s->loop);
+}

@@ -10,6 +10,7 @@
 #define EVNET_INTERNAL_H
 
 #include "evnet.h"
+#include "sys.h"
 
 extern const struct ev_capi *ev; /* set once, by evnet_link */
 
@@ -23,7 +24,7 @@ struct net_segment {
     uint32_t target; /* NET_REF: whom to tell */
     int64_t id;
     int fd; /* NET_FILE */
-    uint32_t capacity;
+    size_t capacity;
     uint64_t start, end; /* bytes not yet sent: of data, of ref, or of the file */
     const uint8_t *ref;
     uint8_t data[];
@@ -40,8 +41,6 @@ struct net_module {
     ev_loop *loop;
     struct net_stream *streams; /* all that live, for the end of the loop */
     struct net_listener *listeners;
-    struct net_segment *spare; /* standard-sized segments */
-    unsigned spare_count;
 };
 
 struct net_stream {
@@ -56,6 +55,7 @@ struct net_stream {
     uint32_t in_len, in_capacity;
     struct ev_timer timer; /* for the earlier of the two deadlines, or earlier than both: see deadlines.c */
     uint64_t deadline, stall; /* ms on the loop's clock, or 0 */
+    uint64_t moved;           /* when the kernel last took bytes */
     uint32_t write_timeout_ms, linger_ms;
     struct ev_task flush, again, reap;
     struct net_address peer;
@@ -103,6 +103,7 @@ void net__read(net_stream *);
 void net__read_soon(net_stream *);
 void net__pause(net_stream *);
 void net__resume(net_stream *);
+void net__drop_in(net_stream *); /* the kept bytes */
 
 /* deadlines.c */
 void net__deadline(net_stream *, uint64_t ms);
@@ -117,11 +118,6 @@ void net__write_file(net_stream *, int fd, uint64_t offset, uint64_t count);
 void net__flush_soon(net_stream *);
 void net__flush(net_stream *);
 void net__out_clear(net_stream *);
-void net__segments_free(struct net_module *);
-
-/* sys_linux.c: one function per thing that systems do differently */
-int net__accept(int fd, struct net_address *peer);                                    /* non-blocking fd, or -errno */
-int64_t net__sendfile(int out_fd, int in_fd, uint64_t offset, uint64_t count);        /* bytes, 0 at the end of the file, or -errno */
 
 /* listener.c */
 int net__listen(ev_loop *, int fd, const struct net_protocol *, size_t, net_accept_fn, void *, net_listener **);

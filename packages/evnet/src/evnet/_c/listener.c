@@ -14,6 +14,8 @@ static int reserve(void) { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
 
 static void listen_again(ev_loop *loop, struct ev_timer *t) {
     net_listener *l = of_pause(t);
+    if (l->reserve_fd < 0)
+        l->reserve_fd = reserve();
     if (ev->watch(loop, &l->watcher, EV_READ) < 0)
         ev->timer_start(loop, &l->pause, PAUSE_MS, listen_again);
 }

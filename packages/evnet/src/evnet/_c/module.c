@@ -32,7 +32,6 @@ static void module_close(ev_loop *loop, struct ev_module *module) {
         s->reset = 1;
         net__stream_end(s, NET_BY_US);
     }
-    net__segments_free(m);
     free(m);
 }
 

@@ -4,27 +4,21 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
-enum { STANDARD = 4000, SPARES = 256, IOVECS = 64, FILE_CHUNK = 1 << 20 };
+enum { STANDARD = EV_BUFFER_SIZE - sizeof(struct net_segment), IOVECS = 64, FILE_CHUNK = 1 << 20 };
 
 static struct net_segment *new_segment(net_stream *s, size_t capacity) {
-    struct net_module *m = s->module;
     struct net_segment *g;
-    if (capacity <= STANDARD && m->spare) {
-        g = m->spare;
-        m->spare = g->next;
-        m->spare_count--;
+    if (capacity <= STANDARD) {
+        capacity = STANDARD;
+        g = ev->buffer_get(s->loop);
     } else {
-        if (capacity < STANDARD)
-            capacity = STANDARD;
         g = malloc(sizeof *g + capacity);
-        if (!g)
-            return NULL;
-        g->capacity = (uint32_t)capacity;
     }
+    if (!g)
+        return NULL;
+    g->capacity = capacity;
     g->kind = NET_COPY;
     g->next = NULL;
     g->start = g->end = 0;
@@ -40,26 +34,14 @@ static void append(net_stream *s, struct net_segment *g) {
 }
 
 static void free_segment(net_stream *s, struct net_segment *g) {
-    struct net_module *m = s->module;
     if (g->kind == NET_REF)
         ev->emit(s->loop, g->target, g->id, 0, 0);
     else if (g->kind == NET_FILE)
         close(g->fd);
-    if (g->capacity == STANDARD && m->spare_count < SPARES) {
-        g->next = m->spare;
-        m->spare = g;
-        m->spare_count++;
-    } else {
+    if (g->capacity == STANDARD)
+        ev->buffer_put(s->loop, g);
+    else
         free(g);
-    }
-}
-
-void net__segments_free(struct net_module *m) {
-    while (m->spare) {
-        struct net_segment *g = m->spare;
-        m->spare = g->next;
-        free(g);
-    }
 }
 
 static void pop(net_stream *s) {
@@ -165,8 +147,8 @@ static void sent(net_stream *s, size_t n) {
     }
 }
 
-/* Sends the memory segments at the head of the queue. MSG_MORE before a file: the head of an answer travels with its body. */
-static ssize_t send_memory(net_stream *s) {
+/* Sends the memory segments at the head of the queue. */
+static int64_t send_memory(net_stream *s) {
     struct iovec iov[IOVECS];
     int count = 0;
     struct net_segment *g = s->out.head;
@@ -175,49 +157,37 @@ static ssize_t send_memory(net_stream *s) {
         iov[count].iov_len = (size_t)(g->end - g->start);
         count++;
     }
-    int flags = MSG_NOSIGNAL | (g ? MSG_MORE : 0);
-    if (count == 1)
-        return send(s->watcher.fd, iov[0].iov_base, iov[0].iov_len, flags);
-    struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)count};
-    return sendmsg(s->watcher.fd, &message, flags);
+    return net__send(s->watcher.fd, iov, count, g != NULL);
 }
 
-static ssize_t send_file(net_stream *s) {
+static int64_t send_file(net_stream *s) {
     struct net_segment *g = s->out.head;
     uint64_t left = g->end - g->start;
     int64_t n = net__sendfile(s->watcher.fd, g->fd, g->start, left < FILE_CHUNK ? left : FILE_CHUNK);
-    if (n == 0) { /* the file has become shorter than what was promised */
-        errno = EIO;
-        return -1;
-    }
-    if (n < 0) {
-        errno = (int)-n;
-        return -1;
-    }
-    return (ssize_t)n;
+    return n ? n : -EIO; /* the file has become shorter than what was promised */
 }
 
 void net__flush(net_stream *s) {
     if (s->phase == NET_CLOSED || s->blocked)
         return;
     while (s->out.head) {
-        ssize_t n = s->out.head->kind == NET_FILE ? send_file(s) : send_memory(s);
+        int64_t n = s->out.head->kind == NET_FILE ? send_file(s) : send_memory(s);
         if (n > 0) {
             sent(s, (size_t)n);
             net__progress(s);
-        } else if (n < 0 && errno == EINTR) {
+        } else if (n == -EINTR) {
             continue;
-        } else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+        } else if (n == -EAGAIN || n == -EWOULDBLOCK) {
             s->blocked = s->refused = 1;
             ev->rearm(s->loop, &s->watcher, EV_WRITE);
             net__stalled(s);
             return;
         } else {
-            net__stream_end(s, n < 0 ? errno : EIO);
+            net__stream_end(s, n < 0 ? (int)-n : EIO);
             return;
         }
     }
-    if (s->refused && s->phase == NET_OPEN) {
+    if ((s->refused || s->paused) && s->phase == NET_OPEN) {
         s->refused = 0;
         s->protocol->on_drained(s);
     }

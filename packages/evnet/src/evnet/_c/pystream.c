@@ -49,7 +49,14 @@ static void on_drained(net_stream *s) {
     }
 }
 
-static void on_timeout(net_stream *s) { net__abort(s, NET_TIMED_OUT); }
+static void on_timeout(net_stream *s) {
+    /* A peer that still takes what was written long ago is not idle. */
+    uint64_t quiet = ev->now_ms(s->loop) - s->moved;
+    if (quiet < state_of(s)->idle_timeout_ms)
+        net__deadline(s, state_of(s)->idle_timeout_ms - quiet);
+    else
+        net__abort(s, NET_TIMED_OUT);
+}
 
 static void on_close(net_stream *s, int cause) { tell(s, cause, EVNET_CLOSED); }
 
@@ -102,8 +109,14 @@ static void write_op(net_stream *s, const uint8_t *payload, size_t len) {
 
 void net__python_op(ev_loop *loop, unsigned op, unsigned arg, uint64_t id, const uint8_t *payload, size_t len) {
     net_stream *s = net__stream_find(loop, id, &net__python_protocol);
-    if (!s)
+    if (!s) {
+        if (op == EVNET_OP_ADOPT && len == sizeof(uint32_t)) { /* it ended before anybody could be told */
+            uint32_t target;
+            memcpy(&target, payload, sizeof target);
+            ev->emit(loop, target, ECONNABORTED, EVNET_CLOSED, id);
+        }
         return;
+    }
     (void)arg;
     switch (op) {
     case EVNET_OP_ADOPT:

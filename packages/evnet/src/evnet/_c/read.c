@@ -7,7 +7,6 @@
 
 enum {
     READS_A_TURN = 4,       /* of up to 64 KiB: a fast peer does not starve the others */
-    IN_FIRST = 1024,        /* what was received and not consumed is kept in a buffer that starts so small */
     IN_MOST = 4 << 20,      /* a protocol that consumes nothing of so much has no limits of its own: that is its bug */
     DISCARD_MOST = 1 << 20, /* while lingering */
 };
@@ -25,22 +24,36 @@ static size_t consume(net_stream *s, const uint8_t *data, size_t len) {
     return used;
 }
 
-static void drop_in(net_stream *s) {
-    free(s->in);
+static void free_in(net_stream *s) {
+    if (s->in_capacity == EV_BUFFER_SIZE)
+        ev->buffer_put(s->loop, s->in);
+    else
+        free(s->in);
+}
+
+void net__drop_in(net_stream *s) {
+    if (s->in)
+        free_in(s);
     s->in = NULL;
     s->in_len = s->in_capacity = 0;
 }
 
-/* Makes room for at least one more byte. */
+/* Makes room for `needed` bytes: first a buffer of the pool, then memory of its own. */
 static int grow_in(net_stream *s, uint32_t needed) {
-    uint32_t capacity = s->in_capacity ? s->in_capacity : IN_FIRST;
+    if (needed <= s->in_capacity)
+        return 1;
+    uint32_t capacity = EV_BUFFER_SIZE;
     while (capacity < needed)
         capacity *= 2;
-    if (capacity == s->in_capacity)
-        return 1;
-    uint8_t *in = capacity <= IN_MOST ? realloc(s->in, capacity) : NULL;
+    if (capacity > IN_MOST)
+        return 0;
+    uint8_t *in = capacity == EV_BUFFER_SIZE ? ev->buffer_get(s->loop) : malloc(capacity);
     if (!in)
         return 0;
+    if (s->in) {
+        memcpy(in, s->in, s->in_len);
+        free_in(s);
+    }
     s->in = in;
     s->in_capacity = capacity;
     return 1;
@@ -63,7 +76,7 @@ static int deliver(net_stream *s, const uint8_t *data, size_t len) {
 static void deliver_kept(net_stream *s) {
     size_t used = consume(s, s->in, s->in_len);
     if (used == s->in_len) {
-        drop_in(s);
+        net__drop_in(s);
     } else if (used) {
         memmove(s->in, s->in + used, s->in_len - used);
         s->in_len -= (uint32_t)used;

@@ -33,6 +33,7 @@ net_stream *net__stream_open(struct net_module *m, int fd, const struct net_prot
         free(s);
         return NULL;
     }
+    net__prepare(fd);
     s->loop = m->loop;
     s->module = m;
     s->protocol = protocol;
@@ -82,7 +83,7 @@ void net__stream_begin(net_stream *s) {
 static void release(ev_loop *loop, struct ev_task *task) {
     (void)loop;
     net_stream *s = of_reap(task);
-    free(s->in);
+    net__drop_in(s);
     free(s);
 }
 

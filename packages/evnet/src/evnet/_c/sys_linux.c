@@ -1,28 +1,10 @@
 #ifdef __linux__
 
-#include "internal.h"
+#include "sys.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
-#include <string.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
-
-static void set_address(struct net_address *a, const struct sockaddr_storage *from) {
-    memset(a, 0, sizeof *a);
-    if (from->ss_family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)from;
-        a->family = 4;
-        a->port = ntohs(in->sin_port);
-        memcpy(a->ip, &in->sin_addr, 4);
-    } else if (from->ss_family == AF_INET6) {
-        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)from;
-        a->family = 6;
-        a->port = ntohs(in->sin6_port);
-        memcpy(a->ip, &in->sin6_addr, 16);
-    }
-}
 
 int net__accept(int fd, struct net_address *peer) {
     struct sockaddr_storage from;
@@ -30,8 +12,17 @@ int net__accept(int fd, struct net_address *peer) {
     int accepted = accept4(fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (accepted < 0)
         return -errno;
-    set_address(peer, &from);
+    net__set_address(peer, &from);
     return accepted;
+}
+
+void net__prepare(int fd) { (void)fd; }
+
+int64_t net__send(int fd, struct iovec *iov, int count, int more) {
+    int flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0);
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)count};
+    ssize_t n = count == 1 ? send(fd, iov[0].iov_base, iov[0].iov_len, flags) : sendmsg(fd, &message, flags);
+    return n < 0 ? -errno : n;
 }
 
 int64_t net__sendfile(int out_fd, int in_fd, uint64_t offset, uint64_t count) {

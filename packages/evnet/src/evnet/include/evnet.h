@@ -32,7 +32,8 @@ struct net_protocol {
      * the protocol that `swap` puts in this one's place. */
     size_t (*on_bytes)(net_stream *, const uint8_t *, size_t len);
     void (*on_eof)(net_stream *);     /* the peer will send no more; once */
-    void (*on_drained)(net_stream *); /* the write queue has become empty after the kernel had refused some of it */
+    /* The write queue has become empty after the kernel had refused some of it, or while reading is paused. */
+    void (*on_drained)(net_stream *);
     void (*on_timeout)(net_stream *); /* the deadline has passed; it is not set any more */
     void (*on_close)(net_stream *, int cause); /* the last call: release what state holds */
 };
