@@ -15,7 +15,7 @@ from evhttp import Limits, Request, Response, Server
 from evloop import Loop
 from evloop.testing import backends, checked_loop
 
-PATIENCE = 4
+PATIENCE = 20
 
 
 @dataclass
@@ -66,7 +66,11 @@ class Client:
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(PATIENCE)
-        self.sock.connect(address)
+        try:
+            self.sock.connect(address)
+        except OSError:
+            self.sock.close()
+            raise
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = bytearray()
         self.ended = False

@@ -10,6 +10,9 @@ def test_exports() -> None:
     assert sorted(evloop.__all__) == [
         "Attachment",
         "EvLoopError",
+        "FileEvent",
+        "FileEventKind",
+        "FileWatcher",
         "ForkedLoopError",
         "Handle",
         "Loop",
@@ -17,6 +20,7 @@ def test_exports() -> None:
         "LoopRunningError",
         "READ",
         "Record",
+        "SignalRelay",
         "Stats",
         "TimerHandle",
         "TimerWheel",
@@ -26,6 +30,7 @@ def test_exports() -> None:
         "WrongThreadError",
         "__version__",
         "get_include",
+        "sendfile",
     ]
     assert all(hasattr(evloop, name) for name in evloop.__all__)
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import evnet
 from evhttp import _link as _link
+from evhttp._errors import EvHttpError
 from evhttp._limits import Limits
 from evhttp._request import Request, address, body_of
 from evhttp._response import SENT, Response
 from evhttp._shim import ffi, lib
-from evloop import Loop, Record
+from evloop import Loop, Record, TimerHandle
 
 __all__ = ["Handler", "Server"]
 
@@ -70,6 +71,7 @@ class Server:
         self._next_pin = 0
         self._closed = False
         self._stop_when_empty = False
+        self._grace: TimerHandle | None = None
         receive = self._receiver()
         self._receive = receive if access_log is None else self._logged(receive)
         self._target = self.loop.add_target(self._receive)
@@ -127,9 +129,15 @@ class Server:
 
         Raises:
             OSError: The address cannot be bound; the message names it.
+            EvHttpError: The server is closed.
+            evloop.LoopClosedError: Its loop is.
         """
-        for sock in evnet.bind_tcp(host, port, backlog=backlog, reuse_port=reuse_port):
-            self._sockets.append(sock)
+        self.loop.address  # noqa: B018 - raises when the loop is closed, and C's server with it
+        if self._closed:
+            raise EvHttpError("the server is closed")
+        bound = evnet.bind_tcp(host, port, backlog=backlog, reuse_port=reuse_port)
+        self._sockets += bound
+        for sock in bound:
             result = lib.evhttp_listen(self._ptr, sock.fileno())
             if result < 0:
                 raise OSError(-result, f"cannot watch the socket that listens on {sock.getsockname()}")
@@ -156,6 +164,8 @@ class Server:
         try:
             self.loop.run()
         finally:
+            if self._grace is not None:
+                self._grace.cancel()
             for number in numbers:
                 self.loop.remove_signal_handler(number)
             if self._owns_loop:
@@ -176,7 +186,7 @@ class Server:
     def abort(self) -> int:
         """Close, and reset every connection at once. Returns how many there were."""
         self.close()
-        return lib.evhttp_abort(self._ptr)
+        return 0 if self.loop.is_closed() else lib.evhttp_abort(self._ptr)
 
     def _signalled(self) -> None:
         if self._closed:
@@ -184,7 +194,7 @@ class Server:
             return
         self._stop_when_empty = True
         self.close()
-        self.loop.call_later(_GRACE, self._give_up)
+        self._grace = self.loop.call_later(_GRACE, self._give_up)
 
     def _give_up(self) -> None:
         count = self.abort()

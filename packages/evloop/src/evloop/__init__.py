@@ -6,8 +6,11 @@ from pathlib import Path
 
 from evloop._attach import Attachment
 from evloop._errors import EvLoopError, ForkedLoopError, LoopClosedError, LoopRunningError, WrongThreadError
+from evloop._files import FileEvent, FileEventKind, FileWatcher
 from evloop._handles import Handle, TimerHandle
 from evloop._loop import READ, WRITE, Loop, Record
+from evloop._relay import SignalRelay
+from evloop._sendfile import sendfile
 from evloop._stats import Stats
 from evloop._version import __version__
 from evloop._watchers import Watcher
@@ -18,12 +21,16 @@ __all__ = [
     "WRITE",
     "Attachment",
     "EvLoopError",
+    "FileEvent",
+    "FileEventKind",
+    "FileWatcher",
     "ForkedLoopError",
     "Handle",
     "Loop",
     "LoopClosedError",
     "LoopRunningError",
     "Record",
+    "SignalRelay",
     "Stats",
     "TimerHandle",
     "TimerWheel",
@@ -32,6 +39,7 @@ __all__ = [
     "WrongThreadError",
     "__version__",
     "get_include",
+    "sendfile",
 ]
 
 

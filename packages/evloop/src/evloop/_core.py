@@ -21,7 +21,7 @@ from evloop._errors import ForkedLoopError, LoopClosedError, check
 from evloop._handles import Handle, describe
 from evloop._shim import ffi, lib
 
-__all__ = ["Core", "ExceptionHandler", "Record", "backend_names"]
+__all__ = ["FLUSH_AFTER_NS", "STRIDE", "Core", "ExceptionHandler", "Record", "backend_names"]
 
 logger = logging.getLogger("evloop")
 
@@ -31,9 +31,9 @@ _RECORD = Struct("<qqq8s")
 _MOVED, _WAS_SLOW = 1 << 63, 1 << 62
 
 # When the handlers of a batch have run longer than this, what has been submitted is flushed before the next one runs.
-_FLUSH_AFTER_NS = 500_000
+FLUSH_AFTER_NS = 500_000
 # Handlers between two looks at the clock. After a slow batch every handler is followed by a look, until they are quick again.
-_STRIDE = 16
+STRIDE = 16
 
 _turn, _flush = lib.ev_turn, lib.ev_flush
 
@@ -50,7 +50,7 @@ class Core:
 
     def __init__(self, *, backend: str | None = None, debug: bool | None = None) -> None:
         name = backend or os.environ.get("EVLOOP_BACKEND") or None
-        if name is not None and name not in backend_names():
+        if name is not None and name not in (*backend_names(), "scripted"):
             raise ValueError(f"backend {name!r} is not one of {', '.join(backend_names())}")
         out = ffi.new("ev_loop **")
         check(lib.ev_loop_open(ffi.NULL if name is None else name.encode(), out), "open a loop")
@@ -64,7 +64,7 @@ class Core:
         self._observed: list[Handle] = []
         self._callbacks_run = 0
         self._batch: Iterator[Record] | None = None
-        self._stride = _STRIDE
+        self._stride = STRIDE
         self._targets: list[Callable[[Record], object]] = [_nobody]
         self._free_targets: list[int] = []
         self._limbo_targets: list[int] = []
@@ -78,6 +78,9 @@ class Core:
         self._closed = False
         self._forked = False
         self._debug = Debug.wanted(debug)
+        # An attribute, not a method: a timer asks for it each time, and tests put their own clock here.
+        self.time: Callable[[], float] = monotonic
+        """Seconds on the loop's clock, which is `time.monotonic`."""
         _open_loops.add(self)
 
     # -- the turn --------------------------------------------------------------------------------------------------------------
@@ -139,7 +142,7 @@ class Core:
         targets, stride = self._targets, self._stride
         if self._debug is not None:
             targets = self._debug.timed_targets(targets)
-        flush_at = perf_counter_ns() + _FLUSH_AFTER_NS
+        flush_at = perf_counter_ns() + FLUSH_AFTER_NS
         while length_hint(batch):
             try:
                 for record in islice(batch, stride or 1):
@@ -147,11 +150,11 @@ class Core:
             except Exception as error:
                 self._report(error)
             if perf_counter_ns() < flush_at:
-                stride = min(stride * 2 or 1, _STRIDE)
+                stride = min(stride * 2 or 1, STRIDE)
             else:
                 stride = 0
                 self.flush()
-                flush_at = perf_counter_ns() + _FLUSH_AFTER_NS
+                flush_at = perf_counter_ns() + FLUSH_AFTER_NS
         self._stride = stride
         self._batch = None
 
@@ -269,10 +272,6 @@ class Core:
         An exception in one is reported and keeps none of the others from being called.
         """
         self._closers.append(closer)
-
-    def time(self) -> float:
-        """Seconds on the loop's clock, which is `time.monotonic`."""
-        return monotonic()
 
     # -- checks ----------------------------------------------------------------------------------------------------------------
 

@@ -24,21 +24,21 @@ __all__ = ["FileEvent", "FileEventKind", "FileWatcher"]
 _BUFFER = 65536
 # Reads in one turn: a flood must not keep the loop from its other work.
 _READS = 16
-# Seconds until the first half of a rename is a deletion, and until a new folder is looked at again. The kernel queues the other half
-# microseconds later.
+# Seconds until the first half of a rename is a deletion, and until a new folder is looked at again. The kernel queues the other
+# half microseconds later.
 _WAIT = 0.01
 
 
 class FileWatcher:
     """Call ``callback(event)`` for each change to a file, to a folder and its entries, or to all below a folder.
 
-    A path is watched, not an inode: when an editor replaces the file by renaming another one over it, or when it is deleted and made
-    again, the watcher goes on with the new one.
+    A path is watched, not an inode: when an editor replaces the file by renaming another one over it, or when it is deleted and
+    made again, the watcher goes on with the new one.
 
     The kinds of events:
 
-    * CREATED, DELETED: a path has come or gone. What is moved into the watched tree or out of it has also come or gone; of a folder,
-      all below it too.
+    * CREATED, DELETED: a path has come or gone. What is moved into the watched tree or out of it has also come or gone; of a
+      folder, all below it too.
     * RENAMED: ``path`` is ``new_path`` now; if there was something at ``new_path``, it is gone. All below a folder has moved
       along, without events. ``new_path`` is outside only when the watched path itself was renamed within its folder. The two
       halves are joined also when they arrive apart; a half without the other becomes DELETED, after 10 ms at most, or CREATED.
@@ -46,12 +46,12 @@ class FileWatcher:
     * ATTRIBUTES: rights, owner, times, extended attributes.
     * LINKS: a hard link to the watched file was made or removed. inotify does not say this of the files in a watched folder.
     * REVOKED: the file system was unmounted, or access was revoked.
-    * OVERFLOW: the kernel has lost events, because the loop did not read them in time. The tree is then read anew, and what has come
-      and gone meanwhile is told as CREATED and DELETED; what was modified is not known.
+    * OVERFLOW: the kernel has lost events, because the loop did not read them in time. The tree is then read anew, and what has
+      come and gone meanwhile is told as CREATED and DELETED; what was modified is not known.
 
     CREATED is told only of what was not there before, and DELETED and RENAMED only of what was, so a listing that the events are
-    applied to stays true. What is in a new folder before it could be watched is told as CREATED too, once. Symbolic links in the tree
-    are not followed; the path itself may be one.
+    applied to stays true. What is in a new folder before it could be watched is told as CREATED too, once. Symbolic links in the
+    tree are not followed; the path itself may be one.
 
     On Linux this is inotify, elsewhere EVFILT_VNODE: that needs a descriptor for each file in the tree, and tells what has changed
     between two looks, so a file that was made and deleted in one turn has no event, and one that was replaced has DELETED and
@@ -97,13 +97,14 @@ class FileWatcher:
             loop.add_reader(self._queue, self._ready)
         except BaseException:
             self._tree.close()
-            os.close(self._queue)
+            lib.ev_fs_close(self._queue)
             raise
         self._closed = False
         loop.on_close(self.close)
-        if not self._read():
+        if self._read():
+            loop.call_soon(self._deliver)
+        else:
             self._tree.trust()
-        loop.call_soon(self._deliver)
 
     def close(self) -> None:
         """End watching; the callback is not called any more. The loop's end does this too. Calling it again does nothing."""
@@ -114,7 +115,7 @@ class FileWatcher:
             self._timer.cancel()
         self._loop.remove_reader(self._queue)
         self._tree.close()
-        os.close(self._queue)
+        lib.ev_fs_close(self._queue)
         if self.close in self._loop._closers:
             self._loop._closers.remove(self.close)
 

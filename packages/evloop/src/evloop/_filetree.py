@@ -17,6 +17,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -225,7 +226,7 @@ class FileTree:
             return None
         return found
 
-    def open_folder(self, node: Node) -> os._ScandirIterator[str]:
+    def open_folder(self, node: Node) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
         """List a folder."""
         return os.scandir(self.system_path(node))
 
@@ -315,6 +316,13 @@ class FileTree:
     def root(self) -> Node | None:
         """The root, if it exists."""
         return self._children(self._top).get(self._root_name)
+
+    def is_known(self, node: Node) -> bool:
+        """Whether ``node`` is in the tree, and not in a part that was taken out of it."""
+        return all(
+            each is self._top or (each.parent is not None and self._children(each.parent).get(each.name) is each)
+            for each in self._ancestors(node)
+        )
 
     def path(self, node: Node) -> Path:
         """The path of ``node`` as it stands in events."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import Context
-from time import monotonic
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evloop._timers import Timers
 
-__all__ = ["Handle", "TimerHandle", "describe"]
+__all__ = ["STOP", "Handle", "TimerHandle", "describe"]
+
+STOP = Struct("<IHH").pack(0, 2, 0)  # the submission that stops a timer (evloop.h), without its index
 
 
 class Handle:
@@ -55,19 +57,29 @@ class TimerHandle(Handle):
 
     def when(self) -> float:
         """The time at which the callback is due next, on ``loop.time()``. While paused: when it would be due if resumed now."""
-        return self._when if self._left is None else monotonic() + self._left
+        return self._when if self._left is None else self._timers.time() + self._left
 
     def cancel(self) -> None:
         """Do not call the callback any more, and give the timer back. Calling this again, or too late, does nothing."""
         if not self._cancelled:
-            super().cancel()
-            self._timers._drop_timer(self)
+            self._cancelled = True
+            self._callback = _nothing
+            self._args = ()
+            index = self._index
+            if index >= 0:
+                timers = self._timers
+                timers._timers[index] = None
+                # Not yet free: the record that says it fired may be in this batch.
+                timers._limbo_timers.append(index)
+                timers.submissions.extend((STOP, timers._timer_ids[index]))
+                self._index = -1
 
     def pause(self) -> None:
         """Stop the clock of this timer; `resume` goes on with the time that was left. Does nothing when it is not pending."""
         if self._index >= 0 and self._left is None:
-            self._left = max(self._when - self._timers.time(), 0.0)
-            self._timers._stop_timer(self)
+            timers = self._timers
+            self._left = max(self._when - timers.time(), 0.0)
+            timers.submissions.extend((STOP, timers._timer_ids[self._index]))
 
     def resume(self) -> None:
         """Go on after `pause`. Does nothing when it is not paused."""

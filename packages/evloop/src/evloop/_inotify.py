@@ -52,7 +52,7 @@ class InotifyTree(FileTree):
             at += length
         if data and events[-1][1] & _MOVED_FROM:
             self._held.append(events.pop())
-        arriving = {cookie for _, what, cookie, _ in events if what & _MOVED_TO}
+        arriving = {cookie: watch for watch, what, cookie, _ in events if what & _MOVED_TO}
         for watch, what, cookie, name in events:
             node = self._watched.get(watch)
             if what & _OVERFLOW:
@@ -60,11 +60,12 @@ class InotifyTree(FileTree):
             elif node is None:
                 pass  # of a watch that we have removed
             elif name:
-                self._entry(node, what, cookie if cookie in arriving else 0, name)
+                self._entry(node, what, cookie if arriving.get(cookie) in self._watched else 0, name)
             else:
                 self._itself(node, what)
-        for parent, name in list(self._moving.values()):  # to where nobody watches any more
-            self._gone(parent, name)
+        for parent, name in self._moving.values():  # to a folder that has gone in between
+            if self.is_known(parent):
+                self._gone(parent, name)
         self._moving.clear()
 
     def expire(self) -> None:
@@ -76,16 +77,14 @@ class InotifyTree(FileTree):
         """Watch what is at the node's path now, and compare its entries."""
         if node.watch != REFUSED:
             self.set_watch(node, self.add_watch(node))
-        if node.watch == UNWATCHED:
+        if node.watch < 0 and node is not self._top:
             return
         if node is self.root:
             status = self.status()
             if status and (self._root_status is None or identity(status) != identity(self._root_status)):
                 self._root_status = status
-        if node.children is None or (node.watch == REFUSED and node is not self._top):
-            return
-        found = self.scan(node)
-        if found is None:
+        found = None if node.children is None else self.scan(node)
+        if node.children is None or found is None:
             return
         for name in [name for name in node.children if name not in found]:
             self.vanish(node.children[name])
@@ -168,7 +167,7 @@ class InotifyTree(FileTree):
                 self._young[self._top] = None
         elif node is self._top and what & (_SELF_DELETED | _SELF_MOVED | _REVOKED):
             self.release(node)
-            self._new[node] = None
+            self._new.update(dict.fromkeys([node, *self._children(node).values()]))
         if what & _REVOKED and node is not self._top:
             self.emit(FileEventKind.REVOKED, self.path(node))
         if what & _UNWATCHED:
@@ -190,7 +189,7 @@ class InotifyTree(FileTree):
     def _overflow(self) -> None:
         """Events were lost: what has come and gone can be found out."""
         self.emit(FileEventKind.OVERFLOW, self._given)
-        for node in [self._top, *self._subtree(self._top)]:
+        for node in self._subtree(self._top):
             if node.children is not None or node is self.root:
                 self._new[node] = None
 

@@ -176,7 +176,7 @@ class Loop(Watchers):
         self._idle.clear()
         self._observed.clear()
         self.submissions.clear()
-        self._timers.clear()
+        self._forget_timers()
 
     def _run_closers(self) -> None:
         while self._closers:

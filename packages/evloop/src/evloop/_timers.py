@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
+from itertools import islice
+from operator import length_hint
 from struct import Struct
+from time import perf_counter_ns
 from typing import Any
 
 from evloop._callbacks import Callbacks, checked
-from evloop._core import Record
+from evloop._core import FLUSH_AFTER_NS, STRIDE, Record
 from evloop._errors import EvLoopError
 from evloop._handles import TimerHandle, describe
 
@@ -17,10 +20,11 @@ __all__ = ["Timers"]
 
 # Submissions (evloop.h): payload length, operation | module << 8, argument, id. They are put together from parts made once,
 # because packing five fields costs more than everything else that a timer does in Python.
-_HEAD = Struct("<IHH")
-_START, _STOP = _HEAD.pack(8, 1, 0), _HEAD.pack(0, 2, 0)
+_START = Struct("<IHH").pack(8, 1, 0)
 _pack_index = Struct("<Q").pack
 _pack_when = Struct("<d").pack
+
+_INFINITE = math.inf
 
 
 class Timers(Callbacks):
@@ -34,7 +38,7 @@ class Timers(Callbacks):
         super().__init__(backend=backend, debug=debug)
         self._timers: list[TimerHandle | None] = []
         self._timer_ids: list[bytes] = []  # each index as it stands in a submission
-        target = self.add_target(self._timer_fired)
+        target = self.add_target(self._timers_fired)
         assert target == 1, "C sends expired timers to EV_TARGET_TIMER"
 
     def call_later(
@@ -47,7 +51,7 @@ class Timers(Callbacks):
             TypeError: Not callable.
             LoopClosedError: The loop is closed.
         """
-        if not 0 <= delay < math.inf:
+        if not 0 <= delay < _INFINITE:
             raise _bad_seconds("delay", delay)
         return self._new_timer(self.time() + delay, None, callback, args, context)
 
@@ -109,26 +113,50 @@ class Timers(Callbacks):
         self._timer_ids.append(_pack_index(index))
         return index
 
-    def _timer_fired(self, record: Record) -> None:
-        index = record[1]
-        handle = self._timers[index]
-        if handle is None or handle._left is not None:
-            return  # cancelled or paused in this batch
-        if handle._interval is None:
-            self._timers[index] = None
-            self._free_timers.append(index)
-            handle._index = -1
-        else:
-            self._repeat(handle, handle._interval)
+    def _timers_fired(self, record: Record) -> None:
+        """Call the timers that have expired in one turn, in order; flush between them as `Core._dispatch` does between events."""
+        _, where, count, _ = record
+        if count == 1:
+            self._call_timers(iter((where,)))
+            return
+        indexes = iter(memoryview(self.arena)[where : where + 4 * count].cast("I").tolist())
         try:
-            if self._debug is not None:
-                self._debug.timed(handle._callback, handle._run)
-            elif handle._args:
-                handle._context.run(handle._callback, *handle._args)
+            stride = self._stride
+            while length_hint(indexes):
+                start = perf_counter_ns()
+                self._call_timers(islice(indexes, stride or 1))
+                stride = min(stride * 2 or 1, STRIDE)
+                if perf_counter_ns() - start > FLUSH_AFTER_NS:
+                    stride = 0
+                    self.flush()
+            self._stride = stride
+        except BaseException:  # an interrupt: the others are due again at once
+            for index in indexes:
+                if (handle := self._timers[index]) is not None and handle._left is None:
+                    self._start_timer(handle)
+            raise
+
+    def _call_timers(self, indexes: Iterator[int]) -> None:
+        timers, free = self._timers, self._free_timers
+        for index in indexes:
+            handle = timers[index]
+            if handle is None or handle._left is not None:
+                continue  # cancelled or paused by one before it
+            if handle._interval is None:
+                timers[index] = None
+                free.append(index)
+                handle._index = -1
             else:
-                handle._context.run(handle._callback)
-        except Exception as error:
-            self._report(error, handle)
+                self._repeat(handle, handle._interval)
+            try:
+                if self._debug is not None:
+                    self._debug.timed(handle._callback, handle._run)
+                elif handle._args:
+                    handle._context.run(handle._callback, *handle._args)
+                else:
+                    handle._context.run(handle._callback)
+            except Exception as error:
+                self._report(error, handle)
 
     def _repeat(self, handle: TimerHandle, interval: float) -> None:
         now = self.time()
@@ -141,19 +169,12 @@ class Timers(Callbacks):
         if not self._closed:
             self.submissions.extend((_START, self._timer_ids[handle._index], _pack_when(handle._when)))
 
-    def _stop_timer(self, handle: TimerHandle) -> None:
-        if not self._closed:
-            self.submissions.extend((_STOP, self._timer_ids[handle._index]))
-
-    def _drop_timer(self, handle: TimerHandle) -> None:
-        """Give a cancelled handle's timer back."""
-        index = handle._index
-        if index >= 0 and not self._closed:
-            handle._index = -1
-            self._timers[index] = None
-            # Not yet free: the record that says it fired may be in this batch.
-            self._limbo_timers.append(index)
-            self.submissions.extend((_STOP, self._timer_ids[index]))
+    def _forget_timers(self) -> None:
+        """The loop closes: no handle has a timer any more."""
+        for handle in self._timers:
+            if handle is not None:
+                handle._index = -1
+        self._timers.clear()
 
     def _reschedule(self, handle: TimerHandle, delay: float) -> None:
         if not 0 <= delay < math.inf:

@@ -26,6 +26,9 @@ Environment variables, all optional:
 * ``EV_SHIM_SANITIZE=address,undefined`` builds with these sanitizers, for debugging.
 * ``EV_SHIM_CFLAGS`` is added to the end of the compiler's arguments.
 * ``CC`` replaces the compiler that this Python was built with.
+* ``EVLOOP_KQUEUE_PREFIX=/somewhere``, on Linux, builds evloop's kqueue backend as well, against a library that offers
+  kevent(2), laid out as libkqueue installs itself: ``include/sys/event.h`` (or ``include/kqueue/sys/event.h``) and
+  ``lib/libkqueue.so`` below that folder.
 
 Importing this module needs nothing but the standard library; cffi and setuptools are imported when a shim is compiled.
 
@@ -145,9 +148,15 @@ def build_shim(root: str | os.PathLike[str], package: str, *, needs: Sequence[st
         *(_include_of(package, name) for name in needs),
     ]
     compile_args, link_args = _flags()
+    headers: list[Path] = []
+    if package == "evloop" and (prefix := os.environ.get("EVLOOP_KQUEUE_PREFIX")):
+        header, library = _find_kqueue(package, Path(prefix).resolve())
+        headers.append(header)
+        compile_args += ["-DEV_HAVE_KQUEUE", f"-I{header.parent.parent}"]
+        link_args += [f"-L{library}", f"-Wl,-rpath,{library}", "-lkqueue"]
     cache = Path(root).resolve() / "build" / "shim"
     filename = "_shim.abi3.so" if limited_api else "_shim" + str(sysconfig.get_config_var("EXT_SUFFIX"))
-    built = cache / _fingerprint(includes, [package, filename, *compile_args, *link_args]) / filename
+    built = cache / _fingerprint([*includes, *headers], [package, filename, *compile_args, *link_args]) / filename
     if built.is_file():
         os.utime(built.parent)
         return Shim(built, limited_api)
@@ -249,6 +258,19 @@ def _flags() -> tuple[list[str], list[str]]:
         compile_args += ["-Wall", "-Wextra", "-Werror"]
     compile_args += shlex.split(os.environ.get("EV_SHIM_CFLAGS", ""))
     return compile_args, link_args
+
+
+def _find_kqueue(package: str, prefix: Path) -> tuple[Path, Path]:
+    """Return ``sys/event.h`` below the prefix and the folder of libkqueue."""
+    multiarch = str(sysconfig.get_config_var("MULTIARCH") or "")
+    headers = [prefix / "include" / folder / "sys" / "event.h" for folder in ("", "kqueue")]
+    libraries = [prefix / folder for folder in ("lib", f"lib/{multiarch}", "lib64")]
+    header = next((path for path in headers if path.is_file()), None)
+    library = next((path for path in libraries if any(path.glob("libkqueue.*"))), None)
+    if header is None or library is None:
+        missing = "include/sys/event.h" if header is None else "lib/libkqueue.so"
+        raise SystemExit(f"{package}: EVLOOP_KQUEUE_PREFIX is {prefix}, but {missing} is not there")
+    return header, library
 
 
 def _include_of(package: str, name: str) -> Path:

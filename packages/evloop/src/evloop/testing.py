@@ -1,6 +1,7 @@
 """For tests of this package and of those above it. Needs no test framework.
 
-`checked_loop` gives a loop that must be left clean, `run_until` runs it without guessing how long something takes.
+`checked_loop` gives a loop that must be left clean, `run_until` runs it without guessing how long something takes. `ManualClock` makes
+time a thing that the test moves, `ScriptedPoller` does the same for readiness: with both, nothing of the outside world is left.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
+from evloop._errors import check
 from evloop._loop import Loop, backend_names
+from evloop._shim import lib
 
-__all__ = ["backends", "checked_loop", "open_descriptors", "run_until"]
+__all__ = ["ManualClock", "ScriptedPoller", "backends", "checked_loop", "open_descriptors", "run_until"]
 
 _PATIENCE = 10.0
 
@@ -73,6 +76,66 @@ def run_until(loop: Loop, condition: Callable[[], object], patience: float = _PA
         if monotonic() > deadline:
             raise TimeoutError(f"waited {patience} s in vain")
         loop.run_once(0.05)
+
+
+class ManualClock:
+    """A clock that stands still until the test moves it; it takes the place of the loop's from now on.
+
+    The loop does not sleep any more: a turn that would wait ends at once.
+
+    Args:
+        loop: A loop that is not running.
+        now: The time in seconds at which the clock begins; not before the loop's present time, for clocks do not go back.
+    """
+
+    def __init__(self, loop: Loop, now: float | None = None) -> None:
+        start = loop.time()
+        self._loop = loop
+        self._now = start + 1.0 if now is None else now
+        if self._now < start:
+            raise ValueError(f"the clock cannot go back from {start} to {self._now}")
+        loop.time = self.time
+        self._set()
+
+    def time(self) -> float:
+        """The time in seconds."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock and run turns until everything that is due has been called.
+
+        Raises:
+            ValueError: Backwards.
+        """
+        if not seconds >= 0:
+            raise ValueError(f"the clock cannot be moved by {seconds!r} s")
+        self._now += seconds
+        self._set()
+        self._loop.run_once(0)
+        while self._loop._ready or self._loop._posted:
+            self._loop.run_once(0)
+
+    def _set(self) -> None:
+        lib.ev_set_clock(self._loop._ptr, max(round(self._now * 1e9), 1))
+
+
+class ScriptedPoller:
+    """A loop whose descriptors are ready when the test says so; it never looks at them, so any number will do.
+
+    Attributes:
+        loop: The loop, to be closed by the test.
+    """
+
+    def __init__(self) -> None:
+        self.loop = Loop(backend="scripted")
+
+    def ready(self, fd: int, events: int) -> None:
+        """Report ``fd`` as ready for ``events`` (`evloop.READ`, `evloop.WRITE`) in the next turn.
+
+        Raises:
+            OSError: ``fd`` is not watched.
+        """
+        check(lib.ev_script(self.loop._ptr, fd, events), f"script fd {fd}")
 
 
 def _describe(number: int) -> str:

@@ -216,6 +216,7 @@ static size_t on_bytes(net_stream *s, const uint8_t *data, size_t len) {
     while (used < len && (c->body || !c->last)) {
         size_t n;
         if (c->body) {
+            c->must_say_continue = 0;
             n = evh_body_feed(s, data + used, len - used);
         } else if (evh_unanswered(c) >= c->server->max_pipeline) {
             c->full = 1;

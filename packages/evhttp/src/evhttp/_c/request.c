@@ -69,7 +69,9 @@ static void write_head(uint8_t *at, size_t len, const struct evh_parser *p, cons
 }
 
 static int64_t info_of(const struct evh_parser *p) {
-    int64_t path = (int64_t)sizeof(struct evh_head) + p->path - p->target;
+    /* The authority-form has no path: it is empty, at the end, so that no query follows either. */
+    uint32_t at = p->flags & EVH_AUTHORITY_FORM ? p->target_len : p->path - p->target;
+    int64_t path = (int64_t)sizeof(struct evh_head) + at;
     return p->method | (p->version == 10 ? EVH_INFO_HTTP10 : 0) | (p->flags & EVH_ABSOLUTE ? EVH_INFO_ABSOLUTE : 0) | path << 16 |
            (int64_t)p->path_len << 32;
 }

@@ -112,9 +112,9 @@ void evhttp_close(struct evh_server *server) {
     if (!server->conn_count)
         evh_ev->emit(server->module->loop, server->event_target, 0, EVH_EVENT_EMPTY, 0);
     for (struct evh_conn *c = server->conns; c; c = c->next) {
-        if (evh_unanswered(c))
+        if (evh_unanswered(c) || c->body)
             c->last = 1;
-        else if (!c->body && !c->partial)
+        else if (!c->partial)
             evh_net->close(c->stream, NET_BY_US);
     }
 }

@@ -41,4 +41,7 @@ struct ev_backend {
 /* NULL-terminated, best first. */
 extern const struct ev_backend *const ev__backends[];
 
+/* For tests; chosen only by its name. */
+extern const struct ev_backend ev__backend_scripted;
+
 #endif

@@ -53,8 +53,10 @@ struct ev_fs_event {
 
 /* 1 when events of a directory name its entries. */
 int ev_fs_names(void);
-/* A descriptor, non-blocking and close-on-exec; the caller closes it, after ev_fs_remove of every watch. */
+/* A descriptor, non-blocking and close-on-exec. */
 int ev_fs_open(void);
+/* After ev_fs_remove of every watch. */
+void ev_fs_close(int queue);
 /* A watch on path. The same inode gives the same watch where ev_fs_names(), and a descriptor open on it where not. */
 int ev_fs_add(int queue, const char *path, unsigned how);
 int ev_fs_remove(int queue, int watch);

@@ -46,6 +46,8 @@ int ev_fs_open(void) {
     return queue < 0 ? -errno : queue;
 }
 
+void ev_fs_close(int queue) { close(queue); }
+
 int ev_fs_add(int queue, const char *path, unsigned how) {
     uint32_t mask = IN_CREATE | IN_DELETE | IN_MOVE | IN_DELETE_SELF | IN_MOVE_SELF | IN_EXCL_UNLINK;
     if (!(how & EV_FS_WATCH_ENTRIES))

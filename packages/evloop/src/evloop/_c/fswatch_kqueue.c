@@ -37,6 +37,8 @@ int ev_fs_open(void) {
     return queue;
 }
 
+void ev_fs_close(int queue) { close(queue); }
+
 int ev_fs_add(int queue, const char *path, unsigned how) {
     int follow = how & EV_FS_WATCH_NO_FOLLOW ? O_NOFOLLOW : 0;
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | follow);

@@ -44,6 +44,8 @@ struct ev_pytimer {
 struct ev_timer_table {
     struct ev_pytimer **blocks;
     size_t count;
+    uint32_t *fired; /* indexes, those of one advance */
+    size_t fired_count, fired_capacity;
 };
 enum { EV_TIMER_BLOCK = 512 };
 
@@ -127,6 +129,8 @@ void ev__timer_op(ev_loop *, unsigned op, uint64_t index, const uint8_t *payload
 struct ev_pytimer *ev__timer_find(struct ev_timer_table *, uint64_t index); /* NULL when it was never made */
 struct ev_pytimer *ev__timer_make(struct ev_timer_table *, uint64_t index); /* NULL when memory is short */
 uint64_t ev__timer_tick(double seconds);                                     /* rounded up: never early */
+void ev__timer_fired(struct ev_timer_table *, struct ev_timer *); /* notes its index in `fired` */
+void ev__timers_tell(ev_loop *);                                  /* makes one record of what is noted */
 void ev__timers_free(struct ev_timer_table *);
 
 /* pool.c */

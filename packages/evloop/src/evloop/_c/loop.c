@@ -23,7 +23,7 @@ static const struct ev_backend *choose(const char *name) {
     for (const struct ev_backend *const *b = ev__backends; *b; b++)
         if (!name || strcmp(name, (*b)->name) == 0)
             return *b;
-    return NULL;
+    return strcmp(name ? name : "", ev__backend_scripted.name) == 0 ? &ev__backend_scripted : NULL;
 }
 
 const char *ev_backend_name(unsigned i) {

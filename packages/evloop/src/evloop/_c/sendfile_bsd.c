@@ -3,6 +3,7 @@
 #include "sendfile.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <sys/types.h>
 
 #include <sys/socket.h>

@@ -6,7 +6,7 @@
 
 enum { CHUNK = 65536 };
 
-int64_t ev__sendfile_copy(int out_fd, int in_fd, int64_t offset, uint64_t count) {
+int64_t ev_sendfile_copy(int out_fd, int in_fd, int64_t offset, uint64_t count) {
     uint8_t chunk[CHUNK];
     int64_t sent = 0;
     while (count > 0) {
@@ -34,7 +34,7 @@ int64_t ev_sendfile(int out_fd, int in_fd, int64_t offset, uint64_t count) {
     if (count == 0)
         return 0;
     int64_t sent = ev__sendfile_kernel(out_fd, in_fd, offset, count);
-    return refused(sent) ? ev__sendfile_copy(out_fd, in_fd, offset, count) : sent;
+    return refused(sent) ? ev_sendfile_copy(out_fd, in_fd, offset, count) : sent;
 }
 
 #if !defined(__linux__) && !defined(__FreeBSD__) && !defined(__DragonFly__) && !defined(__APPLE__)

@@ -33,6 +33,9 @@ int64_t ev_next_timer_ns(ev_loop *);
 /* Tests: sets the time; from then on turns do not sleep, and the system's clock is not read for timers. 0 goes back to it. */
 void ev_set_clock(ev_loop *, uint64_t now_ns);
 
+/* Tests, with the backend "scripted": makes fd ready for `ready` at the next turn. -ENOENT when it is not watched. */
+int ev_script(ev_loop *, int fd, unsigned ready);
+
 struct ev_stats { /* counted since the loop was opened, but for the second half, which is the present state */
     uint64_t turns, events, timers, wakeups;
     uint64_t poll_ns, python_ns, longest_batch_ns;
@@ -53,6 +56,7 @@ void ev_fd_unwatch(ev_loop *, struct ev_pywatcher *);
 
 /* Operations of EV_MODULE_LOOP. id is the timer's index, the payload of a start is its deadline in seconds, a double. */
 enum { EV_OP_TIMER_START = 1, EV_OP_TIMER_STOP = 2 };
+/* Records of expired timers: b = how many; a = the index of the only one, or where in the arena their indexes lie, 32 bits each. */
 enum { EV_TARGET_TIMER = 1 };
 
 const struct ev_capi *ev_capi(void);

@@ -10,28 +10,44 @@ struct ev_pytimer *ev__timer_find(struct ev_timer_table *table, uint64_t index) 
     return block < table->count ? &table->blocks[block][index % EV_TIMER_BLOCK] : NULL;
 }
 
-struct ev_pytimer *ev__timer_make(struct ev_timer_table *table, uint64_t index) {
-    while (index / EV_TIMER_BLOCK >= table->count) {
-        struct ev_pytimer **blocks = realloc(table->blocks, (table->count + 1) * sizeof *blocks);
-        if (!blocks)
-            return NULL;
-        table->blocks = blocks;
-        struct ev_pytimer *block = calloc(EV_TIMER_BLOCK, sizeof *block);
-        if (!block)
-            return NULL;
-        blocks[table->count++] = block;
+static int grow(struct ev_timer_table *table) {
+    size_t timers = (table->count + 1) * EV_TIMER_BLOCK;
+    struct ev_pytimer **blocks = realloc(table->blocks, (table->count + 1) * sizeof *blocks);
+    if (!blocks)
+        return 0;
+    table->blocks = blocks;
+    if (timers > table->fired_capacity) { /* so that noting an expired timer cannot fail */
+        uint32_t *fired = realloc(table->fired, 2 * timers * sizeof *fired);
+        if (!fired)
+            return 0;
+        table->fired = fired;
+        table->fired_capacity = 2 * timers;
     }
+    struct ev_pytimer *block = calloc(EV_TIMER_BLOCK, sizeof *block);
+    if (!block)
+        return 0;
+    blocks[table->count++] = block;
+    return 1;
+}
+
+struct ev_pytimer *ev__timer_make(struct ev_timer_table *table, uint64_t index) {
+    while (index / EV_TIMER_BLOCK >= table->count)
+        if (!grow(table))
+            return NULL;
     struct ev_pytimer *timer = ev__timer_find(table, index);
     timer->index = (uint32_t)index;
     return timer;
+}
+
+void ev__timer_fired(struct ev_timer_table *table, struct ev_timer *t) {
+    table->fired[table->fired_count++] = ((struct ev_pytimer *)t)->index;
 }
 
 void ev__timers_free(struct ev_timer_table *table) {
     for (size_t i = 0; i < table->count; i++)
         free(table->blocks[i]);
     free(table->blocks);
-    table->blocks = NULL;
-    table->count = 0;
+    free(table->fired);
 }
 
 uint64_t ev__timer_tick(double seconds) {
@@ -44,9 +60,21 @@ uint64_t ev__timer_tick(double seconds) {
     return (double)tick < ms ? tick + 1 : tick;
 }
 
-static void expired(ev_loop *loop, struct ev_timer *t) {
-    loop->stats.timers++;
-    ev__emit(loop, EV_TARGET_TIMER, ((struct ev_pytimer *)t)->index, 0, 0);
+static void expired(ev_loop *loop, struct ev_timer *t) { ev__timer_fired(&loop->timers, t); }
+
+/* One record for all: a record each would cost Python as much again as calling them. A timer that is alone travels in the record. */
+void ev__timers_tell(ev_loop *loop) {
+    struct ev_timer_table *table = &loop->timers;
+    size_t count = table->fired_count;
+    table->fired_count = 0;
+    loop->stats.timers += count;
+    if (count == 1) {
+        ev__emit(loop, EV_TARGET_TIMER, table->fired[0], 1, 0);
+    } else if (count) {
+        int64_t offset;
+        memcpy(ev__arena_put(loop, count * sizeof *table->fired, &offset), table->fired, count * sizeof *table->fired);
+        ev__emit(loop, EV_TARGET_TIMER, offset, (int64_t)count, 0);
+    }
 }
 
 void ev__timer_op(ev_loop *loop, unsigned op, uint64_t index, const uint8_t *payload, size_t len) {
@@ -55,7 +83,7 @@ void ev__timer_op(ev_loop *loop, unsigned op, uint64_t index, const uint8_t *pay
         memcpy(&when, payload, sizeof when);
         struct ev_pytimer *timer = ev__timer_make(&loop->timers, index);
         if (!timer) { /* no memory to wait with: late is wrong, at once is wrong, but at once is noticed */
-            ev__emit(loop, EV_TARGET_TIMER, (int64_t)index, 0, 0);
+            ev__emit(loop, EV_TARGET_TIMER, (int64_t)index, 1, 0);
             return;
         }
         timer->t.fn = expired;

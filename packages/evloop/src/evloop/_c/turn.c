@@ -70,6 +70,7 @@ uint64_t ev_turn(ev_loop *loop, const char *submissions, size_t len, int64_t tim
     if (count > 0) /* else a time-out, or -EINTR: the caller runs Python's signal handlers */
         dispatch(loop);
     ev__wheel_advance(&loop->wheel, loop->now_ms, loop);
+    ev__timers_tell(loop);
     ev__tasks_run(&loop->soon, loop);
 
     loop->records_taken = loop->record_count;

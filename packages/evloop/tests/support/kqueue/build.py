@@ -1,4 +1,4 @@
-"""Build the emulation of kevent(2): ``python build.py PREFIX`` makes ``PREFIX/include/sys/event.h`` and ``PREFIX/lib/libkqueue.so``."""
+"""Build the emulation of kevent(2): ``python build.py PREFIX`` makes ``include/sys/event.h`` and ``lib/libkqueue.so`` there."""
 
 from __future__ import annotations
 

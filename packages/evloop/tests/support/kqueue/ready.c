@@ -160,9 +160,7 @@ static void report(const struct ready_set *s, const struct note *k, int fd, uint
 /* Builds the epoll anew, without descriptions that live on as duplicates although the descriptor watched was closed: epoll gives no
  * other way to be rid of them. */
 static void rebuild(struct queue *q, struct ready_set *s) {
-    struct ready_set fresh = *s;
-    if (ready_open(q, &fresh, s->filter) < 0)
-        abort();
+    struct ready_set fresh = {.epoll = epoll_create1(EPOLL_CLOEXEC), .filter = s->filter};
     for (int fd = 0; fd < s->size; fd++) {
         struct note *k = find(s, fd);
         if (k && !is_same(s, k, fd))
@@ -170,8 +168,10 @@ static void rebuild(struct queue *q, struct ready_set *s) {
         else if (k && !k->silent && !k->disabled)
             attach(&fresh, k, fd);
     }
-    close(s->epoll);
-    s->epoll = fresh.epoll;
+    /* Under the old number: the new one may be that of the descriptor that was closed, and the program count on it. */
+    if (dup3(fresh.epoll, s->epoll, O_CLOEXEC) < 0 || nest(q, s->epoll) < 0)
+        abort();
+    close(fresh.epoll);
 }
 
 int ready_collect(struct queue *q, struct ready_set *s, struct kevent *events, int most) {
