@@ -33,12 +33,14 @@ os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
 
 WHEELS = ROOT / "build" / "wheels"
 BUILD_TOOLS = ("hatchling>=1.26", "cffi>=1.17", "setuptools>=66", "build>=1.2")
+# Where the session `cross` compiles for: what ziglang brings the real headers of, and this machine is not.
+CROSS_TARGETS = ("x86_64-macos", "aarch64-macos", "x86_64-freebsd")
 SOURCE_PATH = os.pathsep.join(str(ROOT / "packages" / name / "src") for name in PACKAGES)
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "typing", "tests", "integration"]
+nox.options.sessions = ["lint", "typing", "tests", "kqueue", "integration", "cross"]
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -122,7 +124,9 @@ def build_package(session: nox.Session, folder: Path, target: Path) -> Path:
 
 def source_state(package: str) -> list[object]:
     """Return what a build of the package depends on."""
-    state: list[object] = [f"{key}={value}" for key, value in sorted(os.environ.items()) if key.startswith("EV_SHIM_")]
+    state: list[object] = [
+        f"{key}={value}" for key, value in sorted(os.environ.items()) if key.startswith(("EV_SHIM_", "EVLOOP_KQUEUE_"))
+    ]
     for name in below(package):
         folder = ROOT / "packages" / name
         ignored = {folder / "build", folder / "changelog.d"}
@@ -243,6 +247,77 @@ def sanitize(session: nox.Session, package: str) -> None:
         options = ("--no-deps", "--no-build-isolation", "--force-reinstall")
         session.run("python", "-m", "pip", "install", "-q", *options, f"packages/{name}", env=environment, silent=True)
     session.run("pytest", f"packages/{package}/tests", "-p", "no:cacheprovider", *session.posargs, env=environment)
+
+
+def shims() -> list[str]:
+    """Return the packages that have C files."""
+    return [name for name in PACKAGES if (c_folder(name) / "shim.cdef").is_file()]
+
+
+def c_folder(package: str) -> Path:
+    """Return the folder of a package's C files."""
+    return ROOT / "packages" / package / "src" / package / "_c"
+
+
+@nox.session
+def kqueue(session: nox.Session) -> None:
+    """Run the tests over kqueue: of the library below EVLOOP_KQUEUE_PREFIX if that is set, else of an emulation that is built here.
+
+    Options after `--` go to pytest.
+    """
+    packages = shims()
+    tools = {tool for name in packages for tool in group(ROOT / "packages" / name / "pyproject.toml", "test")}
+    install(session, [*BUILD_TOOLS, *sorted(tools)])
+    prefix = os.environ.get("EVLOOP_KQUEUE_PREFIX")
+    if not prefix:
+        prefix = str(ROOT / "build" / "kqueue")
+        session.run("python", "packages/evloop/tests/support/kqueue/build.py", prefix)
+    # The second: files are watched through EVFILT_VNODE too.
+    flags = f"{os.environ.get('EV_SHIM_CFLAGS', '')} -DEVLOOP_FSWATCH_KQUEUE"
+    environment = {"EVLOOP_KQUEUE_PREFIX": prefix, "EV_SHIM_CFLAGS": flags, "EVLOOP_BACKEND": "kqueue"}
+    for name in packages:
+        options = ("--no-deps", "--no-build-isolation", "--no-index", "--force-reinstall")
+        session.run("python", "-m", "pip", "install", "-q", *options, f"packages/{name}", env=environment, silent=True)
+    for name in packages:
+        # Above evloop only what runs on each backend; and without the tests that inject faults, which take minutes.
+        chosen = "not [epoll and not [poll" if name == "evloop" else "kqueue and not test_faults"
+        session.run("pytest", f"packages/{name}/tests", "-k", chosen, *session.posargs, env=environment)
+
+
+@nox.session
+def cross(session: nox.Session) -> None:
+    """Compile and link the shims for other systems with ziglang, which has their headers; `--` takes other targets."""
+    install(session, ["ziglang>=0.15.1"])
+    for target in session.posargs or CROSS_TARGETS:
+        for name in shims():
+            includes = [ROOT / "packages" / each / "src" / each / "include" for each in below(name)]
+            files = [p for folder in (c_folder(name), *includes) for p in sorted(folder.rglob("*")) if p.is_file()]
+            state = [part for path in files for part in (path, path.read_bytes())]
+            with step(session, f"{target}-{name}", state) as needed:
+                if needed:
+                    session.log(f"compiling {name} for {target}")
+                    compile_for(session, target, name, [f"-I{path}" for path in (c_folder(name), *includes)])
+
+
+def compile_for(session: nox.Session, target: str, package: str, includes: list[str]) -> None:
+    """Compile each C file of the package's shim for another system, and link them but for what Python provides."""
+    compiler = ("python", "-m", "ziglang", "cc", "-target", target)
+    # Without the sanitizer that ziglang adds, whose runtime would have to be linked.
+    flags = ("-std=c11", "-O2", "-fPIC", "-fno-sanitize=all", "-Wall", "-Wextra", "-Werror")
+    folder = Path(session.create_tmp())
+    environment = {"ZIG_GLOBAL_CACHE_DIR": str(folder / "zig"), "ZIG_LOCAL_CACHE_DIR": str(folder / "zig")}
+    objects: list[str] = []
+    for source in sorted(c_folder(package).glob("*.c")):
+        objects.append(str(folder / f"{source.stem}.o"))
+        arguments = (*flags, *includes, "-c", str(source), "-o", objects[-1])
+        session.run(*compiler, *arguments, env=environment, silent=True, log=False)
+    # Each function that a platform file defines has to be defined in exactly one of them. evhttp has none, and asks on macOS for
+    # what only Apple's own compiler brings.
+    if package in ("evloop", "evnet"):
+        # -nostdlib leaves out what takes ziglang half a minute to build first; the system's own library stays.
+        linker = (*compiler, "-shared", "-nostdlib", *(() if target.endswith("-macos") else ("-Wl,-z,defs",)))
+        output = str(folder / f"{package}.so")
+        session.run(*linker, "-o", output, *objects, env=environment, silent=True, log=False)
 
 
 @nox.session(requires=["wheels"])

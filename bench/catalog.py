@@ -42,6 +42,11 @@ class Ready:
     versions: dict[str, str]
     interpreter: str = ""
     note: str = ""
+    workloads: frozenset[str] = frozenset()  # that it is for; empty: all
+
+    def takes(self, workload: str) -> bool:
+        """Whether it is measured in a workload."""
+        return not self.workloads or workload in self.workloads
 
 
 @dataclass(frozen=True)
@@ -69,14 +74,22 @@ def _python_server(name: str, summary: str) -> Server:
     return Server(name, summary, prepare)
 
 
-def _prepare_evhttp(settings: Settings) -> Ready:
+def our_environment(settings: Settings, only: tuple[str, ...] = ()) -> peers.Environment:
+    """The environment with our packages, or only some of them: the one given, or one built from the checkout.
+
+    Raises:
+        NotAvailable: A package does not build, or the given Python does not run.
+    """
     if settings.ours is None:
-        environment = peers.ours(settings.base)
-    else:
-        interpreter = peers.ask_interpreter(settings.ours)
-        if interpreter is None:
-            raise peers.NotAvailable("the Python given by --python does not run")
-        environment = peers.Environment("ours", Path(settings.ours).absolute(), interpreter)
+        return peers.ours(settings.base, only)
+    interpreter = peers.ask_interpreter(settings.ours)
+    if interpreter is None:
+        raise peers.NotAvailable("the Python given by --python does not run")
+    return peers.Environment("ours", Path(settings.ours).absolute(), interpreter)
+
+
+def _prepare_evhttp(settings: Settings) -> Ready:
+    environment = our_environment(settings)
     command = _script(environment, "evhttp_hello.py")
     return Ready("evhttp", command, environment.versions(), environment.interpreter.describe(), environment.note)
 

@@ -1,6 +1,6 @@
 """Rounds of measurements: start a server, load it, read what it used, next server; then the next round.
 
-A benchmark (http, later echo, ws, timers) is a set of servers, a set of workloads and a function that takes one
+A benchmark (http, evloop, later echo, ws) is a set of servers, a set of workloads and a function that takes one
 measurement. Everything that is the same for all of them is here.
 """
 
@@ -23,13 +23,14 @@ import machine
 import processes
 from catalog import Ready, Server, Settings, Start
 from peers import NotAvailable
+from samples import Sample, Samples, Table
 
 HOST = "127.0.0.1"
 START_SECONDS = 20
 
 
 class ServerFailed(Exception):
-    """A server did not start or did not answer; the message says what it wrote."""
+    """What is measured did not start, did not answer or did the wrong thing; the message says what it wrote."""
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Plan:
     warmup: float = 1
     load: str = "own"
     rate: float = 0  # for constant-rate workloads; 0: worked out by the benchmark
+    scale: float = 1  # of the sizes, where a benchmark has any
     cores: machine.Cores = field(default_factory=machine.choose_cores)
     files: int = 1024
     notes: list[str] = field(default_factory=list)
@@ -53,39 +55,12 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One measurement of one server. ``None`` where a workload does not have the figure."""
-
-    rps: float | None = None
-    p50: float | None = None
-    p99: float | None = None
-    p99_9: float | None = None
-    max: float | None = None
-    user_us: float | None = None  # CPU time of the server per request
-    kernel_us: float | None = None
-    server_busy: float | None = None  # share of a core
-    client_busy: float | None = None
-    foreign: float | None = None  # share of the server's and the load's core that others used, the worse of the two
-    peak_mib: float | None = None
-    rss_mib: float | None = None
-    idle_bytes: float | None = None
-    late: float = 0  # share of the requests due that were answered after the end or never
-    errors: int = 0
-    first_error: str = ""
-
-    @property
-    def cpu_us(self) -> float | None:
-        """CPU time of the server per request, user and kernel."""
-        return None if self.user_us is None or self.kernel_us is None else self.user_us + self.kernel_us
-
-
-@dataclass(frozen=True)
 class Workload:
     """One way to load a server."""
 
     name: str
     summary: str
-    kind: str = "closed"  # "closed": as fast as it answers; "rate": a constant rate; "idle": memory
+    kind: str = "closed"  # http: "closed", as fast as it answers; "rate", a constant rate; "idle", memory
     shape: loads.Shape = field(default_factory=loads.Shape)
     handler: str = "hello"
     wrk: bool = False  # whether wrk can do it
@@ -101,7 +76,13 @@ class Benchmark:
     workloads: Mapping[str, Workload]
     measure: Callable[[Ready, Workload, Plan], Sample]
     prepare: Callable[[Sequence[Ready], Sequence[Workload], Plan], None]
-    targets: Callable[[Mapping[str, Mapping[str, Sequence[Sample | None]]]], list[tuple[str, str, str]]]
+    targets: Callable[[Mapping[str, Samples]], list[tuple[str, str, str]]]
+    tables: Mapping[str, Sequence[Table]]  # by the kind of workload
+    subject: str = "server"  # what is measured, in one word
+    rounds: int = 5
+    seconds: float = 4
+    warmup: float = 1
+    files: int = 1024  # that have to be open at the same time
 
 
 @dataclass
@@ -243,14 +224,16 @@ def run(benchmark: Benchmark, servers: Sequence[str], workloads: Sequence[str], 
     chosen = [benchmark.workloads[name] for name in workloads]
     if plan.cores.load is not None:
         os.sched_setaffinity(0, {plan.cores.load})  # our own little work must not disturb the server either
-    progress = Progress(len(chosen) * plan.rounds * len(ready))
+    takers = {workload.name: [server for server in ready if server.takes(workload.name)] for workload in chosen}
+    progress = Progress(plan.rounds * sum(map(len, takers.values())))
     try:
         benchmark.prepare(ready, chosen, plan)
         for workload in chosen:
-            samples = results.samples.setdefault(workload.name, {server.name: [] for server in ready})
+            servers_here = takers[workload.name]
+            samples = results.samples.setdefault(workload.name, {server.name: [] for server in servers_here})
             failures = results.failures.setdefault(workload.name, {})
             for number in range(plan.rounds):
-                for server in ready:
+                for server in servers_here:
                     progress.show(f"{workload.name}, round {number + 1} of {plan.rounds}: {server.name}")
                     sample: Sample | None = None
                     try:

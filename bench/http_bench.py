@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import http.client
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import loads
 from catalog import SERVERS, Ready
-from harness import Benchmark, Plan, Running, Sample, ServerFailed, Window, Workload, serving
+from harness import Benchmark, Plan, Running, ServerFailed, Window, Workload, serving
+from samples import Column, Figure, Sample, Samples, Table, count, fine, median_ratio, share, target_row
 
 IDLE_CONNECTIONS = 5000
 RATE_SHARE = 0.6  # of nginx's closed-loop rate: loaded, but far from where queues grow by themselves
@@ -133,20 +134,6 @@ def prepare(ready: Sequence[Ready], workloads: Sequence[Workload], plan: Plan) -
     plan.note(f"p99: {plan.rate:,.0f} requests/s, {RATE_SHARE:.0%} of {'nginx' if nginx else 'the slowest server'}")
 
 
-Samples = Mapping[str, Sequence[Sample | None]]
-Figure = Callable[[Sample], float | None]
-
-
-def median_ratio(ours: Sequence[Sample | None], theirs: Sequence[Sample | None], figure: Figure) -> float | None:
-    """Compare round by round, where both had the same minute of the machine, and take the median."""
-    ratios = []
-    for mine, other in zip(ours, theirs, strict=False):
-        a, b = (figure(mine) if mine else None), (figure(other) if other else None)
-        if a is not None and b:
-            ratios.append(a / b)
-    return statistics.median(ratios) if ratios else None
-
-
 def _rps(sample: Sample) -> float | None:
     return sample.rps
 
@@ -171,12 +158,6 @@ SPEED_TARGETS = (
 )
 
 
-def _row(what: str, wanted: str, value: float | None, held: bool, unit: str = "×") -> tuple[str, str, str]:
-    if value is None:
-        return what, wanted, "not measured"
-    return what, wanted, f"{value:.2f} {unit}, {'held' if held else 'MISSED'}"
-
-
 def targets(samples: Mapping[str, Samples]) -> list[tuple[str, str, str]]:
     """Set our figures beside what they should be: rows of (claim, wanted, measured)."""
     rows = []
@@ -185,22 +166,53 @@ def targets(samples: Mapping[str, Samples]) -> list[tuple[str, str, str]]:
         if workload in mine:
             value = _against(mine[workload], peers)
             name = peers[0] if len(peers) == 1 else "best of uvicorn and granian"
-            rows.append(_row(f"{workload}: against {name}", f"≥ {least:g} ×", value, (value or 0) >= least))
+            rows.append(target_row(f"{workload}: against {name}", f"≥ {least:g} ×", value, (value or 0) >= least))
     if "close" in mine:
         # The client is often the limit here, so CPU time per request decides.
         value = _against(mine["close"], ("nginx",), lambda s: 1 / s.cpu_us if s.cpu_us else None)
-        rows.append(_row("close: nginx's CPU time per request / ours", "≥ 0.95 ×", value, (value or 0) >= 0.95))
+        rows.append(target_row("close: nginx's CPU time per request / ours", "≥ 0.95 ×", value, (value or 0) >= 0.95))
     if "c1000" in mine and "plain" in mine:
         value = median_ratio(mine["c1000"]["evhttp"], mine["plain"]["evhttp"], _rps)
-        rows.append(_row("c1000: against ourselves with 64", "≥ 0.85 ×", value, (value or 0) >= 0.85))
+        rows.append(target_row("c1000: against ourselves with 64", "≥ 0.85 ×", value, (value or 0) >= 0.85))
     if "p99" in mine:
         value = median_ratio(mine["p99"]["evhttp"], mine["p99"].get("nginx", []), lambda s: s.p99)
-        rows.append(_row("p99: against nginx", "≤ 1.5 ×", value, value is not None and value <= 1.5))
+        rows.append(target_row("p99: against nginx", "≤ 1.5 ×", value, value is not None and value <= 1.5))
     if "idle5000" in mine:
         sizes = [s.idle_bytes / 1024 for s in mine["idle5000"]["evhttp"] if s and s.idle_bytes is not None]
         size = statistics.median(sizes) if sizes else None
-        rows.append(_row("idle5000: memory per connection", "< 1.5 KiB", size, size is not None and size < 1.5, "KiB"))
+        rows.append(
+            target_row("idle5000: memory per connection", "< 1.5 KiB", size, size is not None and size < 1.5, "KiB")
+        )
     return rows
 
 
-BENCHMARK = Benchmark("http", "HTTP/1.1 servers answering a constant", SERVERS, WORKLOADS, measure, prepare, targets)
+SPEED = (
+    Column("requests/s", _rps, count, True),
+    Column("p50 µs", lambda s: s.p50, count),
+    Column("p99 µs", lambda s: s.p99, count, True),
+    Column("user µs/req", lambda s: s.user_us, fine),
+    Column("kernel µs/req", lambda s: s.kernel_us, fine),
+    Column("server CPU", lambda s: s.server_busy, share),
+    Column("load CPU", lambda s: s.client_busy, share),
+    Column("peak MiB", lambda s: s.peak_mib, count),
+)
+IDLE = (
+    Column("KiB per connection", lambda s: s.idle_bytes and s.idle_bytes / 1024, fine, True),
+    Column("MiB in all", lambda s: s.rss_mib, count),
+)
+TABLES = {
+    "closed": (Table(SPEED),),
+    "rate": (Table(tuple(SPEED[index] for index in (2, 1, 3, 4, 5, 0, 7))),),  # what decides stands first
+    "idle": (Table(IDLE),),
+}
+BENCHMARK = Benchmark(
+    "http",
+    "HTTP/1.1 servers answering a constant",
+    SERVERS,
+    WORKLOADS,
+    measure,
+    prepare,
+    targets,
+    TABLES,
+    files=6000,
+)

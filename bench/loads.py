@@ -17,7 +17,7 @@ from peers import NotAvailable
 
 BENCH = Path(__file__).resolve().parent
 BUILD = BENCH / ".build"
-SOURCES = {"load": ("load.c", "connection.c"), "floor": ("floor.c",)}
+SOURCES = {"load": ("load.c", "connection.c"), "floor": ("floor.c",), "sendfile": ("sendfile.c",)}
 CFLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror")
 BODY = "Hello, World!"
 

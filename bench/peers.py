@@ -181,24 +181,25 @@ def _fingerprint(packages: list[str]) -> str:
     return digest.hexdigest()
 
 
-def ours(base: Interpreter) -> Environment:
-    """Build the five packages from the checkout as wheels and install them, lower ones first.
+def ours(base: Interpreter, only: tuple[str, ...] = ()) -> Environment:
+    """Build the packages from the checkout (all five, or some) as wheels and install them, lower ones first.
 
     A wheel is built from a copy of the package's folder: a build writes into its sources, and others may work there.
     Siblings never come from an index: two of the names belong to other people's projects there.
     """
     config = _config()["ours"]
-    packages: list[str] = config["packages"]
+    packages: list[str] = [name for name in config["packages"] if not only or name in only]
+    own_name = "-".join(["ours", *only])
     missing = [name for name in packages if not (PACKAGES / name / "pyproject.toml").exists()]
     if missing:
         raise NotAvailable(f"not in this checkout: {', '.join(f'packages/{name}' for name in missing)}")
     stamp = _fingerprint(packages)
-    python, _ = _venv("ours", base, config["requires"])
+    python, _ = _venv(own_name, base, config["requires"])
     installed = python.parent.parent / "bench-ours"
     if installed.exists() and installed.read_text() == stamp:
-        return Environment("ours", python, base)
-    build = VENVS / "build"
-    wheels = VENVS / "wheels"
+        return Environment(own_name, python, base)
+    build = VENVS / f"build-{own_name}"
+    wheels = VENVS / f"wheels-{own_name}"
     shutil.rmtree(wheels, ignore_errors=True)
     for name in packages:
         print(f"bench: building {name}", file=sys.stderr, flush=True)
@@ -212,7 +213,7 @@ def ours(base: Interpreter) -> Environment:
     shutil.rmtree(build, ignore_errors=True)
     _run([str(python), "-m", "pip", "check", "-q"], "pip check")
     installed.write_text(stamp)
-    return Environment("ours", python, base)
+    return Environment(own_name, python, base)
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+import evloop_bench
 import harness
 import http_bench
 import machine
@@ -15,7 +16,7 @@ import report
 from catalog import Settings
 
 # A further benchmark is a module with a BENCHMARK, and a line here.
-BENCHMARKS = {benchmark.name: benchmark for benchmark in (http_bench.BENCHMARK,)}
+BENCHMARKS = {benchmark.name: benchmark for benchmark in (http_bench.BENCHMARK, evloop_bench.BENCHMARK)}
 
 
 def _listing() -> str:
@@ -23,7 +24,7 @@ def _listing() -> str:
     for benchmark in BENCHMARKS.values():
         lines += [f"{benchmark.name}: {benchmark.summary}", "  workloads:"]
         lines += [f"    {item.name:<14}{item.summary}" for item in benchmark.workloads.values()]
-        lines += ["  servers:"]
+        lines += [f"  {benchmark.subject}s:"]
         lines += [f"    {item.name:<14}{item.summary}" for item in benchmark.servers.values()]
     return "\n".join(lines)
 
@@ -36,15 +37,28 @@ def _names(parser: argparse.ArgumentParser, option: str, text: str | None, known
     return list(dict.fromkeys(names))
 
 
+def _defaults(name: str) -> str:
+    return ", ".join(f"{key} {getattr(benchmark, name):g}" for key, benchmark in BENCHMARKS.items())
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("benchmark", nargs="?", choices=sorted(BENCHMARKS), help="which benchmark to run")
     parser.add_argument("--list", action="store_true", help="list benchmarks, workloads and servers")
     parser.add_argument("--workloads", metavar="A,B", help="only these (default: all)")
-    parser.add_argument("--servers", metavar="A,B", help="only these, the first is the base of ratios (default: all)")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5)")
-    parser.add_argument("--seconds", type=float, default=4, help="of each measurement (default: 4)")
-    parser.add_argument("--warmup", type=float, default=1, help="seconds before each measurement (default: 1)")
+    parser.add_argument(
+        "--servers",
+        "--loops",
+        dest="servers",
+        metavar="A,B",
+        help="only these, the first is the base of ratios (default: all)",
+    )
+    parser.add_argument("--rounds", type=int, help=f"interleaved rounds (default: {_defaults('rounds')})")
+    parser.add_argument(
+        "--seconds", type=float, help=f"of each measurement, or timed section (default: {_defaults('seconds')})"
+    )
+    parser.add_argument("--warmup", type=float, help=f"seconds before (http; default: {http_bench.BENCHMARK.warmup:g})")
+    parser.add_argument("--scale", type=float, default=1, help="multiply the sizes by this (evloop; default: 1)")
     parser.add_argument("--load", choices=("own", "wrk"), default="own", help="load client (default: own)")
     parser.add_argument(
         "--rate", type=float, default=0, help="requests/s of the p99 workload (default: 60%% of nginx's)"
@@ -61,9 +75,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _plan(parser: argparse.ArgumentParser, args: argparse.Namespace) -> harness.Plan:
+def _plan(parser: argparse.ArgumentParser, args: argparse.Namespace, benchmark: harness.Benchmark) -> harness.Plan:
+    for name in ("rounds", "seconds", "warmup"):
+        if getattr(args, name) is None:
+            setattr(args, name, getattr(benchmark, name))
     if args.rounds < 1 or not 0.1 <= args.seconds <= 600 or not 0 <= args.warmup <= 60 or args.rate < 0:
         parser.error("--rounds is at least 1, --seconds from 0.1 to 600, --warmup from 0 to 60, --rate not negative")
+    if not 0.001 <= args.scale <= 10:
+        parser.error("--scale is from 0.001 to 10")
     base = peers.ask_interpreter(args.base_python) if args.base_python else peers.default_python()
     if base is None:
         parser.error(f"--base-python: {args.base_python} does not run")
@@ -73,13 +92,14 @@ def _plan(parser: argparse.ArgumentParser, args: argparse.Namespace) -> harness.
         warmup=args.warmup,
         load=args.load,
         rate=args.rate,
+        scale=args.scale,
         settings=Settings(base, args.python),
         files=machine.raise_file_limit(),
     )
     if plan.cores.server is None:
-        plan.note("one core only: server and load share it, the figures mean little")
-    if plan.files < 6000:
-        plan.note(f"only {plan.files} files may be open: idle5000 cannot work")
+        plan.note(f"one core only: {benchmark.subject} and load share it, the figures mean little")
+    if plan.files < benchmark.files:
+        plan.note(f"only {plan.files:,} files may be open, all workloads need {benchmark.files:,}")
     return plan
 
 
@@ -105,7 +125,7 @@ def main() -> int:
     benchmark = BENCHMARKS[args.benchmark]
     servers = _names(parser, "--servers", args.servers, list(benchmark.servers))
     workloads = _names(parser, "--workloads", args.workloads, list(benchmark.workloads))
-    plan = _plan(parser, args)
+    plan = _plan(parser, args, benchmark)
     # However it is ended, the processes it started must end too: turn it into the exception that unwinds them.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)

@@ -161,7 +161,7 @@ class Running:
 
 
 class Stepped:
-    """A server that the test itself runs, a turn at a time: what a client has sent is there before the turn, and no thread races."""
+    """A server that the test itself runs, a turn at a time: what a client has sent is there before the turn."""
 
     def __init__(self, loop: Loop, server: Server) -> None:
         self.loop = loop

@@ -45,6 +45,7 @@ def test_zero() -> None:
 
 
 LINE = b"GET /" + b"a" * 85 + b" HTTP/1.1"  # 99 bytes
+CHUNKED = b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n"
 CASES: list[tuple[str, dict[str, int], bytes, bytes, int]] = [
     ("9112-3-line", {"max_request_line": 99}, LINE + b"\r\n" + H + b"\r\n", b"GET /a" + LINE[5:] + b"\r\n" + H + b"\r\n", 414),
     ("6585-5-section", {"max_header_section": 30}, b"GET / HTTP/1.1\r\n" + H + b"X: " + b"a" * 14 + b"\r\n\r\n",
@@ -55,12 +56,12 @@ CASES: list[tuple[str, dict[str, int], bytes, bytes, int]] = [
      b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 6\r\n\r\nhello!", 413),
     ("9110-15.5.14-no-body", {"max_body_size": 0}, b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 0\r\n\r\n",
      b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 1\r\n\r\n!", 413),
-    ("9110-15.5.14-chunked", {"max_body_size": 5}, b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n",
-     b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n3\r\nlo!\r\n0\r\n\r\n", 413),
-    ("9112-7.1.1-chunk-line", {"max_chunk_line": 5}, b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n1;a=b\r\nx\r\n0\r\n\r\n",
-     b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n1;a=bc\r\nx\r\n0\r\n\r\n", 400),
-    ("9112-7.1.2-trailers", {"max_trailers": 6}, b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: 1\r\n\r\n",
-     b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: 12\r\n\r\n", 431),
+    ("9110-15.5.14-chunked", {"max_body_size": 5}, CHUNKED + b"3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n",
+     CHUNKED + b"3\r\nhel\r\n3\r\nlo!\r\n0\r\n\r\n", 413),
+    ("9112-7.1.1-chunk-line", {"max_chunk_line": 5}, CHUNKED + b"1;a=b\r\nx\r\n0\r\n\r\n",
+     CHUNKED + b"1;a=bc\r\nx\r\n0\r\n\r\n", 400),
+    ("9112-7.1.2-trailers", {"max_trailers": 6}, CHUNKED + b"0\r\nX: 1\r\n\r\n",
+     CHUNKED + b"0\r\nX: 12\r\n\r\n", 431),
 ]  # fmt: skip
 
 

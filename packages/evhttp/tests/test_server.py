@@ -219,9 +219,9 @@ def test_continue_behind_a_pipelined_request(serve: Serve) -> None:
 
 
 def test_no_continue_when_the_body_came_before_its_turn(stepped: Serve) -> None:
-    """The head and the body are read in one turn, in two pieces, behind a request that has no answer yet: a 100 would come too late.
+    """The head and the body are read in one turn, in two pieces, behind a request without an answer: a 100 would come too late.
 
-    The first packet leaves a buffer with 16384 bytes less `first`; the second fills it to the brim, so that the turn reads on.
+    The first packet begins a buffer; the second fills it to the brim, whatever its size, so that the turn reads on.
     """
     running = stepped(echo, limits=Limits(max_header_section=32768))
     (client,) = running.connect(1)
@@ -465,7 +465,7 @@ def test_close_lets_others_end_with_their_answer(serve: Serve) -> None:
 
 
 def test_abort_resets_all(serve: Serve) -> None:
-    running = serve(lambda req, res: res.send(BLOB))
+    running = serve(lambda req, res: res.send(BLOB * 5))
     clients = [running.connect(receive_buffer=4096) for _ in range(3)]
     for client in clients:
         client.send(get("/"))
@@ -502,8 +502,8 @@ def test_a_closed_server_does_not_listen_again(stepped: Serve) -> None:
 def test_a_taken_port(serve: Serve) -> None:
     running = serve(echo)
     before = open_descriptors()
+    running.call(lambda: None)  # it runs
     with pytest.raises(OSError, match=str(running.address[1])):
-        running.call(lambda: None)
         running.server.listen("127.0.0.1", running.address[1])
     assert open_descriptors() == before
 

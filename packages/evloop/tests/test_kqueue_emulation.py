@@ -382,6 +382,19 @@ def test_a_queue_is_readable_when_an_event_is_pending(kq: Queue, pipe: tuple[int
     outer.close_fd(outer.fd)
 
 
+def test_many_duplicates_of_one_descriptor(kq: Queue, pipe: tuple[int, int]) -> None:
+    copies = [os.dup(pipe[0]) for _ in range(600)]
+    for fd in copies:
+        kq.change(fd, READ, ADD)
+    writer = threading.Timer(0.05, os.write, (pipe[1], b"x"))
+    writer.start()
+    assert kq.wait(room=1, timeout=None)
+    writer.join()
+    assert len(kq.wait(room=1000)) == 600
+    for fd in copies:
+        os.close(fd)
+
+
 def test_none_starves_when_there_is_room_for_one(kq: Queue, pair: tuple[socket.socket, socket.socket]) -> None:
     for each in pair:
         kq.change(each.fileno(), WRITE, ADD)

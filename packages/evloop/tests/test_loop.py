@@ -218,7 +218,7 @@ def test_an_interrupt_loses_nothing_else(loop: Loop, pipe: Pipe, where: str) -> 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_ctrl_c_around_the_crossing_loses_nothing(loop: Loop, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
-    """Python runs signal handlers between any two bytecodes: also between taking the submissions and C, and between C and the batch."""
+    """Python runs signal handlers between any two bytecodes: also between the submissions and C, and between C and the batch."""
     raised: list[int] = []
     # As if it were the loop's own code that the signal interrupts.
     names: dict[str, Any] = {"__name__": "evloop._core", "real": evloop._core._turn, "raised": raised, "signal": signal}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from evloop.shimbuild import Shim, add_shim, build_shim, check_toolchain
+from evloop.shimbuild import Shim, _find_kqueue, add_shim, build_shim, check_toolchain
 
 CDEF = "int sum(int a, int b);\n"
 HEADER = "int sum(int a, int b);\n"
@@ -133,6 +133,26 @@ def test_an_editable_install_gets_it_beside_the_python_files(package: Path) -> N
     add_shim(package, "tiny", "editable", data)
     assert "force_include" not in data
     assert len(list((package / "src/tiny").glob("_shim.*"))) == 1
+
+
+@pytest.mark.parametrize("folder", ["include", "include/kqueue"])
+def test_kqueue_is_found_where_libkqueue_installs_it(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder / "sys").mkdir(parents=True)
+    (tmp_path / folder / "sys" / "event.h").write_text("")
+    with pytest.raises(SystemExit, match=r"^tiny: EVLOOP_KQUEUE_PREFIX is .*, but lib/libkqueue\.so is not there$"):
+        _find_kqueue("tiny", tmp_path)
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libkqueue.so").write_text("")
+    assert _find_kqueue("tiny", tmp_path) == (tmp_path / folder / "sys" / "event.h", tmp_path / "lib")
+
+
+def test_a_prefix_without_kqueue_is_refused(package: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (package / "src" / "tiny").rename(package / "src" / "evloop")
+    monkeypatch.setenv("EVLOOP_KQUEUE_PREFIX", str(tmp_path / "nowhere"))
+    with pytest.raises(
+        SystemExit, match=r"^evloop: EVLOOP_KQUEUE_PREFIX is .*nowhere, but include/sys/event\.h is not there$"
+    ):
+        build_shim(package, "evloop")
 
 
 def test_the_tag_admits_every_gil_build_from_3_11_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

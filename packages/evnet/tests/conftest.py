@@ -129,6 +129,11 @@ class Pair:
             self.loop.remove_reader(client.fileno())
         return bytes(got)
 
+    def drain(self, client: socket.socket) -> None:
+        """Read to the end of the connection, without the loop."""
+        while client.recv(1 << 20):
+            pass
+
     def close(self) -> None:
         for client in self.clients:
             client.close()

@@ -50,13 +50,13 @@ def test_a_taken_port_is_named_and_nothing_is_left_open() -> None:
 
 def test_an_address_that_is_not_ours() -> None:
     before = open_descriptors()
-    with pytest.raises(OSError, match="cannot listen on 192.0.2.1 port 0"):
+    with pytest.raises(OSError, match=r"cannot listen on 192\.0\.2\.1 port 0"):
         bind_tcp("192.0.2.1", 0)
     assert open_descriptors() == before
 
 
 def test_a_literal_that_is_none() -> None:
-    with pytest.raises(OSError, match="."):
+    with pytest.raises(socket.gaierror):
         bind_tcp("127.0.0.1.5.6", 0)
 
 

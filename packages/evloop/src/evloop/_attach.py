@@ -24,12 +24,12 @@ class Attachment:
             raise NotImplementedError(f"backend {loop.backend} has no descriptor that another loop could watch")
         self._timer: Any = None
         self._scheduled = False
+        host.add_reader(self._fd, self._pump)  # first: it may refuse
         # What the host's callbacks submit has to reach C although no turn is under way.
         submissions = _Telling(loop.submissions)
         submissions.tell = self._kick
         loop.submissions = submissions
         loop._kick = self._kick
-        host.add_reader(self._fd, self._pump)
         self._kick()
 
     @property
@@ -61,12 +61,17 @@ class Attachment:
             return
         self._scheduled = False
         loop = self._loop
-        loop.run_once(0)
-        if self._host is None:  # closed by one of the callbacks
-            return
+        try:
+            loop.run_once(0)
+        finally:  # also after an interrupt: the host may be run again
+            if self._host is not None:  # not closed by one of the callbacks
+                self._go_on()
+
+    def _go_on(self) -> None:
+        loop = self._loop
         # While the host waits for us this loop "sleeps": a post from another thread has to wake it.
         loop._asleep = True
-        if loop._ready or loop._posted or loop._idle or loop.submissions:
+        if loop._ready or loop._posted or loop._idle or loop.submissions or loop._batch is not None:
             self._kick()
         self._set_timer()
 

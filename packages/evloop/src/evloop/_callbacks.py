@@ -51,6 +51,8 @@ class Callbacks(Core):
         """
         if not callable(callback):
             raise _not_callable(callback)
+        if self._debug is not None:
+            self._check_thread()
         self._ready.append(partial(callback, *args) if args else callback)
         if self._kick is not None:
             self._kick()
@@ -83,6 +85,8 @@ class Callbacks(Core):
         handle = IdleHandle(self, checked(callback), args)
         self._check_open()
         self._idle.append(handle)
+        if self._kick is not None:
+            self._kick()
         return handle
 
     def observe(self, read: Callable[[], object], callback: Callable[[Any, Any], object]) -> ObserveHandle:
@@ -101,7 +105,7 @@ class Callbacks(Core):
         if self._asleep:
             self._asleep = False  # one wake-up for all who post meanwhile
             with self._wake_lock:
-                if not self._closed:
+                if not self._closed and not self._forked:
                     lib.ev_wake(self._ptr)
 
 
@@ -121,7 +125,8 @@ class IdleHandle(Handle):
         """Do not call the callback any more."""
         if not self._cancelled:
             super().cancel()
-            self._loop._idle.remove(self)
+            if not self._loop._closed:
+                self._loop._idle.remove(self)
 
 
 class ObserveHandle(Handle):
@@ -142,7 +147,8 @@ class ObserveHandle(Handle):
         """Do not look any more."""
         if not self._cancelled:
             super().cancel()
-            self._loop._observed.remove(self)
+            if not self._loop._closed:
+                self._loop._observed.remove(self)
 
     def _run(self) -> None:
         if self._cancelled:

@@ -16,12 +16,12 @@ from struct import Struct
 from time import monotonic, perf_counter_ns
 from typing import Any
 
-from evloop._debug import Debug
+from evloop._debug import Debug, named
 from evloop._errors import ForkedLoopError, LoopClosedError, check
 from evloop._handles import Handle, describe
 from evloop._shim import ffi, lib
 
-__all__ = ["FLUSH_AFTER_NS", "STRIDE", "Core", "ExceptionHandler", "Record", "backend_names"]
+__all__ = ["FLUSH_AFTER_NS", "STRIDE", "Core", "ExceptionHandler", "Record", "backend_names", "nobody"]
 
 logger = logging.getLogger("evloop")
 
@@ -65,7 +65,7 @@ class Core:
         self._callbacks_run = 0
         self._batch: Iterator[Record] | None = None
         self._stride = STRIDE
-        self._targets: list[Callable[[Record], object]] = [_nobody]
+        self._targets: list[Callable[[Record], object]] = [nobody]
         self._free_targets: list[int] = []
         self._limbo_targets: list[int] = []
         self._limbo_timers: list[int] = []
@@ -125,7 +125,7 @@ class Core:
             for record in batch:
                 targets[record[0]](record)
         except Exception as error:
-            self._report(error)
+            self._report(error, named(self._targets[record[0]]))
             self._dispatch(batch)
         self._batch = None
 
@@ -148,7 +148,7 @@ class Core:
                 for record in islice(batch, stride or 1):
                     targets[record[0]](record)
             except Exception as error:
-                self._report(error)
+                self._report(error, named(self._targets[record[0]]))
             if perf_counter_ns() < flush_at:
                 stride = min(stride * 2 or 1, STRIDE)
             else:
@@ -192,7 +192,10 @@ class Core:
         """Run idle handles or observers; they may cancel themselves and each other."""
         for handle in list(handles):
             try:
-                handle._run()
+                if self._debug is not None:
+                    self._debug.timed(handle._callback, handle._run)
+                else:
+                    handle._run()
             except Exception as error:
                 self._report(error, handle)
 
@@ -201,7 +204,7 @@ class Core:
 
         Thread safety: loop thread only.
         """
-        if self.submissions and not self._closed:
+        if self.submissions and not self._closed and not self._forked:
             submitted = b"".join(self.submissions)
             self.submissions.clear()
             _flush(self._ptr, submitted, len(submitted))
@@ -233,8 +236,8 @@ class Core:
         else:
             logger.error("%s", context["message"], exc_info=context.get("exception"))
 
-    def _report(self, error: Exception, source: Any = None) -> None:
-        if source is None:
+    def _report(self, error: Exception, source: Any) -> None:
+        if source is nobody:  # a target that its own callback has dropped
             self.call_exception_handler({"message": "exception in an event callback", "exception": error})
         elif isinstance(source, Handle):
             message = f"exception in callback {describe(source._callback)}"
@@ -263,7 +266,7 @@ class Core:
 
     def drop_target(self, target: int) -> None:
         """Let a target go. It gets no record of this batch any more, and its number is used again only after the batch."""
-        self._targets[target] = _nobody
+        self._targets[target] = nobody
         self._limbo_targets.append(target)
 
     def on_close(self, closer: Callable[[], object]) -> None:
@@ -295,7 +298,7 @@ def backend_names() -> list[str]:
     return names
 
 
-def _nobody(record: Record) -> None:
+def nobody(record: Record) -> None:
     """Take the records of a target that was dropped while they were under way."""
 
 

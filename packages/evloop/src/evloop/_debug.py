@@ -13,7 +13,7 @@ from typing import Any
 from evloop._errors import WrongThreadError
 from evloop._handles import describe
 
-__all__ = ["Debug", "caller"]
+__all__ = ["Debug", "caller", "named"]
 
 logger = logging.getLogger("evloop")
 
@@ -29,6 +29,7 @@ class Debug:
     def __init__(self) -> None:
         self.slow_callback_duration = 0.1
         self.longest_callback = 0.0
+        self._inner = 0.0  # of the time being measured, what callbacks that were called by it have been measured for
 
     @staticmethod
     def wanted(debug: bool | None) -> Debug | None:
@@ -38,12 +39,15 @@ class Debug:
         return Debug() if debug else None
 
     def timed(self, callback: object, run: Callable[[], object]) -> None:
-        """Call ``run()`` and complain about ``callback`` when that took long."""
+        """Call ``run()`` and complain about ``callback`` when that took long, without what it called by `timed` itself."""
+        outer, self._inner = self._inner, 0.0
         start = perf_counter()
         try:
             run()
         finally:
-            took = perf_counter() - start
+            whole = perf_counter() - start
+            took = whole - self._inner
+            self._inner = outer + whole
             self.longest_callback = max(self.longest_callback, took)
             if took > self.slow_callback_duration:
                 logger.warning("callback %s took %.3f s", describe(callback), took)
@@ -67,9 +71,12 @@ class _TimedTargets:
 
     def __getitem__(self, index: int) -> Callable[[Any], None]:
         target = self._targets[index]
-        # A bound method of a handle, watcher or server: what it stands for tells more than the method.
-        named = getattr(getattr(target, "__self__", None), "_debug_name", lambda: target)()
-        return lambda record: self._debug.timed(named, lambda: target(record))
+        return lambda record: self._debug.timed(named(target), lambda: target(record))
+
+
+def named(target: Callable[..., object]) -> Any:
+    """The callback behind a target: what a watcher or server calls tells more than its own method."""
+    return getattr(getattr(target, "__self__", None), "_debug_name", lambda: target)()
 
 
 def caller() -> str:

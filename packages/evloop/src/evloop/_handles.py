@@ -50,7 +50,7 @@ class TimerHandle(Handle):
     __slots__ = ("_index", "_interval", "_left", "_timers", "_when")
 
     _timers: Timers
-    _index: int  # -1 when the timer has been given back
+    _index: int  # -1 while it does not wait
     _when: float
     _interval: float | None  # None: once
     _left: float | None  # seconds that were left when it was paused
@@ -62,31 +62,28 @@ class TimerHandle(Handle):
     def cancel(self) -> None:
         """Do not call the callback any more, and give the timer back. Calling this again, or too late, does nothing."""
         if not self._cancelled:
+            if self._timers._debug is not None:
+                self._timers._check_thread()
             self._cancelled = True
             self._callback = _nothing
             self._args = ()
-            index = self._index
-            if index >= 0:
-                timers = self._timers
-                timers._timers[index] = None
-                # Not yet free: the record that says it fired may be in this batch.
-                timers._limbo_timers.append(index)
-                timers.submissions.extend((STOP, timers._timer_ids[index]))
-                self._index = -1
+            if self._index >= 0:
+                self._give_back()
 
     def pause(self) -> None:
         """Stop the clock of this timer; `resume` goes on with the time that was left. Does nothing when it is not pending."""
-        if self._index >= 0 and self._left is None:
-            timers = self._timers
-            self._left = max(self._when - timers.time(), 0.0)
-            timers.submissions.extend((STOP, timers._timer_ids[self._index]))
+        if self._index >= 0:
+            self._timers._check_thread()
+            self._left = max(self._when - self._timers.time(), 0.0)
+            self._give_back()
 
     def resume(self) -> None:
         """Go on after `pause`. Does nothing when it is not paused."""
-        if self._index >= 0 and self._left is not None:
+        if self._left is not None and not self._cancelled and not self._timers._closed:
+            self._timers._check_thread()
             self._when = self._timers.time() + self._left
             self._left = None
-            self._timers._start_timer(self)
+            self._timers._arm(self)
 
     def paused(self) -> bool:
         """Whether `pause` was called and `resume` was not."""
@@ -101,6 +98,15 @@ class TimerHandle(Handle):
         """
         self._timers._reschedule(self, delay)
 
+    def _give_back(self) -> None:
+        """Stop the timer in C and free its index, which must not be -1."""
+        timers, index = self._timers, self._index
+        self._index = -1
+        timers._timers[index] = None
+        # While a batch is being dispatched, the record that says it fired may be in there, and must find nobody.
+        (timers._free_timers if timers._batch is None else timers._limbo_timers).append(index)
+        timers.submissions.extend((STOP, timers._timer_ids[index]))
+
 
 def _nothing() -> None:
     """Take the place of a cancelled callback."""
@@ -108,7 +114,8 @@ def _nothing() -> None:
 
 def describe(callback: object) -> str:
     """A callback's name and where it is defined, for messages: ``tick at app.py:12``."""
-    inner = getattr(callback, "__func__", callback)
+    inner = getattr(callback, "__wrapped__", callback)
+    inner = getattr(inner, "__func__", inner)
     inner = getattr(inner, "func", inner)  # functools.partial
     code = getattr(getattr(inner, "__func__", inner), "__code__", None)
     name = getattr(inner, "__qualname__", None) or repr(callback)

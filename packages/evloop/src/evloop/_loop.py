@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -158,6 +159,7 @@ class Loop(Watchers):
             return
         if self._thread is not None and not self._forked:
             raise LoopRunningError("a running loop cannot be closed; call stop() first")
+        complaints: list[str] = []
         if not self._forked:
             self.flush()  # descriptors and borrowed memory in what was submitted have an owner then
             if self._attachment is not None:
@@ -165,7 +167,7 @@ class Loop(Watchers):
             if self._signals is not None:
                 self._signals.close()
             self._run_closers()
-            self._close_watchers()
+            complaints = self._close_watchers()
         with self._wake_lock:
             self._closed = True
             if not self._forked:
@@ -177,6 +179,8 @@ class Loop(Watchers):
         self._observed.clear()
         self.submissions.clear()
         self._forget_timers()
+        for complaint in complaints:  # last: a filter may turn them into exceptions
+            warnings.warn(complaint, ResourceWarning, stacklevel=2)
 
     def _run_closers(self) -> None:
         while self._closers:

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import threading
+import weakref
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from types import FrameType
@@ -24,6 +25,7 @@ __all__ = ["SignalWatch"]
 
 
 _OURS = __name__.partition(".")[0]
+_open_watches: weakref.WeakSet[SignalWatch] = weakref.WeakSet()
 
 
 def _caught(number: int, frame: object) -> None:
@@ -45,6 +47,7 @@ class SignalWatch:
         self._writer.setblocking(False)
         self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         loop.add_reader(self._reader.fileno(), self._read)
+        _open_watches.add(self)
 
     def add(self, number: int, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
         previous = signal.signal(number, _caught)
@@ -110,3 +113,15 @@ class SignalWatch:
         if self._interrupted:
             self._interrupted = False
             raise KeyboardInterrupt
+
+
+def _forked() -> None:
+    """In a child: the other end of the wake-up pair is read by the parent, which must not be told of the child's signals."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    current = signal.set_wakeup_fd(-1)
+    if all(current != watch._writer.fileno() for watch in _open_watches):
+        signal.set_wakeup_fd(current)
+
+
+os.register_at_fork(after_in_child=_forked)

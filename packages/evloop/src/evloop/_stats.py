@@ -71,7 +71,7 @@ def read_stats(loop: Loop) -> Stats:
         pool_hits=c.pool_hits,
         pool_misses=c.pool_misses,
         timers_pending=c.timers_pending,
-        watchers=len(loop._watchers),
+        watchers=len(loop._watchers) + len(loop._directions),
         fetch_capacity=c.fetch_capacity,
         buffers_spare=c.buffers_spare,
         arena_capacity=c.arena_capacity,

@@ -14,7 +14,7 @@ from typing import Any
 from evloop._callbacks import Callbacks, checked
 from evloop._core import FLUSH_AFTER_NS, STRIDE, Record
 from evloop._errors import EvLoopError
-from evloop._handles import TimerHandle, describe
+from evloop._handles import TimerHandle
 
 __all__ = ["Timers"]
 
@@ -132,7 +132,7 @@ class Timers(Callbacks):
             self._stride = stride
         except BaseException:  # an interrupt: the others are due again at once
             for index in indexes:
-                if (handle := self._timers[index]) is not None and handle._left is None:
+                if (handle := self._timers[index]) is not None:
                     self._start_timer(handle)
             raise
 
@@ -140,8 +140,8 @@ class Timers(Callbacks):
         timers, free = self._timers, self._free_timers
         for index in indexes:
             handle = timers[index]
-            if handle is None or handle._left is not None:
-                continue  # cancelled or paused by one before it
+            if handle is None:
+                continue  # cancelled, paused or rescheduled by one before it
             if handle._interval is None:
                 timers[index] = None
                 free.append(index)
@@ -164,10 +164,16 @@ class Timers(Callbacks):
         handle._when = due if due > now else now + interval - (now - handle._when) % interval
         self._start_timer(handle)
 
+    def _arm(self, handle: TimerHandle) -> None:
+        """Give a handle that has none a timer, due at ``handle._when``."""
+        free = self._free_timers
+        handle._index = free.pop() if free else self._new_index()
+        self._timers[handle._index] = handle
+        self._start_timer(handle)
+
     def _start_timer(self, handle: TimerHandle) -> None:
         """Make a handle's timer due at ``handle._when``, whether it is pending or not."""
-        if not self._closed:
-            self.submissions.extend((_START, self._timer_ids[handle._index], _pack_when(handle._when)))
+        self.submissions.extend((_START, self._timer_ids[handle._index], _pack_when(handle._when)))
 
     def _forget_timers(self) -> None:
         """The loop closes: no handle has a timer any more."""
@@ -180,14 +186,14 @@ class Timers(Callbacks):
         if not 0 <= delay < math.inf:
             raise _bad_seconds("delay", delay)
         if handle._cancelled:
-            raise EvLoopError(f"the timer of {describe(handle._callback)} was cancelled")
+            raise EvLoopError("the timer was cancelled")
         self._check_open()
-        if handle._index < 0:
-            handle._index = self._free_timers.pop() if self._free_timers else self._new_index()
-            self._timers[handle._index] = handle
+        self._check_thread()
+        if handle._index >= 0:
+            handle._give_back()
         handle._left = None
         handle._when = self.time() + delay
-        self._start_timer(handle)
+        self._arm(handle)
 
 
 def _bad_seconds(name: str, value: object) -> ValueError:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any
 
 from evloop._callbacks import checked
-from evloop._core import Record
+from evloop._core import Record, nobody
 from evloop._debug import caller
 from evloop._errors import check
-from evloop._handles import Handle
 from evloop._shim import ffi, lib
 from evloop._timers import Timers
 
@@ -39,13 +37,13 @@ class Watcher:
         self._context: Context = copy_context()
         self._edge = _EDGE if edge else 0
         self._made = caller() if loop._debug is not None else ""
-        self._target = loop.add_target(self._on_ready)
-        out = ffi.new("struct ev_pywatcher **")
-        result = lib.ev_fd_watch(loop._ptr, fd, events | self._edge, self._target, out)
-        if result < 0:
-            loop.drop_target(self._target)
-            check(result, f"watch fd {fd}")
-        self._ptr = out[0]
+        self._ptr = ffi.NULL
+        self._target = target = loop.add_target(self._on_ready)
+        try:
+            self._ptr = _watch(loop, fd, events | self._edge, target, target)
+        except BaseException:
+            loop.drop_target(target)
+            raise
 
     def modify(self, events: int) -> None:
         """Wait for other events: `READ`, `WRITE`, or both.
@@ -56,6 +54,8 @@ class Watcher:
         """
         if self.closed:
             raise ValueError(f"the watcher of fd {self.fd} is closed")
+        self._loop._check_open()
+        self._loop._check_thread()
         if _checked_events(events) != self.events:
             check(lib.ev_fd_modify(self._loop._ptr, self._ptr, events | self._edge), f"watch fd {self.fd}")
             self.events = events
@@ -65,14 +65,16 @@ class Watcher:
 
         Where the kernel is edge-triggered itself this does nothing; with ``poll`` it is what makes the next report.
         """
-        if self._edge and not self.closed:
+        self._loop._check_thread()
+        if self._edge and not self.closed and not self._loop._forked:
             lib.ev_fd_rearm(self._loop._ptr, self._ptr, self.events)
 
     def close(self) -> None:
         """Stop watching. Calling this again does nothing; it may be called from any callback."""
         if not self.closed:
+            self._loop._check_thread()
             ptr, self._ptr = self._ptr, ffi.NULL
-            lib.ev_fd_unwatch(self._loop._ptr, ptr)
+            _unwatch(self._loop, ptr)
             self._loop.drop_target(self._target)
             self._loop._watchers.pop(self.fd, None)
 
@@ -82,7 +84,7 @@ class Watcher:
         return bool(self._ptr == ffi.NULL)
 
     def _on_ready(self, record: Record) -> None:
-        # An event of before the last modify may ask for what is not wanted any more; a hang-up comes as both.
+        # An event of before the last modify may ask for what is not wanted any more.
         ready = record[1] & self.events
         if ready:
             self._context.run(self._callback, self.fd, ready)
@@ -95,34 +97,80 @@ class Watcher:
 
 
 class _Directions:
-    """The reader and the writer of one descriptor, which share a watcher."""
+    """The reader and the writer of one descriptor. Each has a target of its own, which calls its callback and nothing else."""
 
-    __slots__ = ("_handles", "watcher")
+    __slots__ = ("_fd", "_loop", "_made", "_ptr", "_targets", "events")
 
-    def __init__(self, loop: Watchers, fd: int, direction: int, handle: Handle) -> None:
-        self._handles = {direction: handle}
-        self.watcher = loop.watch(fd, direction, self._on_ready)
+    def __init__(self, loop: Watchers, fd: int, direction: int, callback: Callable[[Record], object]) -> None:
+        self._loop = loop
+        self._fd = fd
+        self._made = caller() if loop._debug is not None else ""
+        self.events = direction
+        self._targets = {READ: loop.add_target(nobody), WRITE: loop.add_target(nobody)}
+        try:
+            self._ptr = _watch(loop, fd, direction, self._targets[READ], self._targets[WRITE])
+        except BaseException:
+            self._drop_targets()
+            raise
+        loop._targets[self._targets[direction]] = callback
 
-    def put(self, direction: int, handle: Handle) -> None:
-        self.watcher.modify(self.watcher.events | direction)
-        self._handles[direction] = handle
+    def put(self, direction: int, callback: Callable[[Record], object]) -> None:
+        self._set_events(self.events | direction)
+        self._loop._targets[self._targets[direction]] = callback
 
     def take(self, direction: int) -> bool:
-        """Remove a direction; whether it was there. Without any, the watcher is closed."""
-        if self._handles.pop(direction, None) is None:
+        """Remove a direction; whether it was there. Without any, the descriptor is not watched any more."""
+        if not self.events & direction:
             return False
-        if self._handles:
-            self.watcher.modify(self.watcher.events & ~direction)
+        # A record of this batch may be under way.
+        self._loop._targets[self._targets[direction]] = nobody
+        left = self.events & ~direction
+        if left:
+            self._set_events(left)
         else:
-            self.watcher.close()
+            self.close()
         return True
 
-    def _on_ready(self, fd: int, ready: int) -> None:
-        for direction in (READ, WRITE):
-            # Looked up each time: the first callback may have removed the second.
-            handle = self._handles.get(direction) if ready & direction else None
-            if handle is not None:
-                handle._run()
+    def close(self) -> None:
+        self.events = 0
+        _unwatch(self._loop, self._ptr)
+        self._drop_targets()
+
+    def _set_events(self, events: int) -> None:
+        if not self._loop._forked:  # else the kernel's side of it is the parent's
+            check(lib.ev_fd_modify(self._loop._ptr, self._ptr, events), f"watch fd {self._fd}")
+        self.events = events
+
+    def _drop_targets(self) -> None:
+        for target in self._targets.values():
+            self._loop.drop_target(target)
+
+
+def _watch(loop: Watchers, fd: int, events: int, read_target: int, write_target: int) -> Any:
+    """Make the watcher in C. What is no descriptor at all is a TypeError or OverflowError."""
+    out = ffi.new("struct ev_pywatcher **")
+    check(lib.ev_fd_watch(loop._ptr, fd, events, read_target, write_target, out), f"watch fd {fd}")
+    return out[0]
+
+
+def _unwatch(loop: Watchers, ptr: Any) -> None:
+    if not loop._forked:  # else the kernel's side of it is the parent's
+        lib.ev_fd_unwatch(loop._ptr, ptr)
+
+
+def _runner(callback: Callable[..., object], args: tuple[Any, ...]) -> Callable[[Record], object]:
+    """Make a target that calls a callback in the present context."""
+    run = copy_context().run
+
+    def run_with_args(record: Record) -> None:
+        run(callback, *args)
+
+    def run_alone(record: Record) -> None:
+        run(callback)
+
+    runner = run_with_args if args else run_alone
+    runner.__wrapped__ = callback  # type: ignore[attr-defined]  # for debug mode, which names it
+    return runner
 
 
 class Watchers(Timers):
@@ -153,64 +201,63 @@ class Watchers(Timers):
         """
         self._check_open()
         self._check_thread()
-        if fd in self._watchers:
+        if fd in self._watchers or fd in self._directions:
             raise FileExistsError(f"fd {fd} is watched already")
         watcher = Watcher(self, fd, events, checked(callback), edge)
         self._watchers[fd] = watcher
         return watcher
 
-    def add_reader(self, fd: int, callback: Callable[..., object], *args: Any) -> Handle:
+    def add_reader(self, fd: int, callback: Callable[..., object], *args: Any) -> None:
         """Call ``callback(*args)`` whenever ``fd`` can be read, or has been hung up. A second call replaces the first.
 
         Raises: as `watch`.
         """
-        return self._add(fd, READ, callback, args)
+        self._add(fd, READ, callback, args)
 
     def remove_reader(self, fd: int) -> bool:
         """Stop watching ``fd`` for reading; whether it was watched."""
         return self._remove(fd, READ)
 
-    def add_writer(self, fd: int, callback: Callable[..., object], *args: Any) -> Handle:
+    def add_writer(self, fd: int, callback: Callable[..., object], *args: Any) -> None:
         """Call ``callback(*args)`` whenever ``fd`` can be written to. Raises: as `watch`."""
-        return self._add(fd, WRITE, callback, args)
+        self._add(fd, WRITE, callback, args)
 
     def remove_writer(self, fd: int) -> bool:
         """Stop watching ``fd`` for writing; whether it was watched."""
         return self._remove(fd, WRITE)
 
-    def _add(self, fd: int, direction: int, callback: Callable[..., object], args: tuple[Any, ...]) -> Handle:
-        handle = Handle()
-        handle._callback = checked(callback)
-        handle._args = args
-        handle._context = copy_context()
-        handle._cancelled = False
+    def _add(self, fd: int, direction: int, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self._check_open()
+        self._check_thread()
+        runner = _runner(checked(callback), args)
         both = self._directions.get(fd)
-        if both is None:
-            self._directions[fd] = _Directions(self, fd, direction, handle)
+        if both is not None:
+            both.put(direction, runner)
+        elif fd in self._watchers:
+            raise FileExistsError(f"fd {fd} is watched already")
         else:
-            self._check_thread()
-            both.put(direction, handle)
-        return handle
+            self._directions[fd] = _Directions(self, fd, direction, runner)
 
     def _remove(self, fd: int, direction: int) -> bool:
+        self._check_thread()
         both = self._directions.get(fd)
         if both is None or not both.take(direction):
             return False
-        if both.watcher.closed:
+        if not both.events:
             del self._directions[fd]
         return True
 
-    def _close_watchers(self) -> None:
-        """Close what is left. In debug mode, a watcher that nobody closed is named with where it was made."""
-        for watcher in list(self._watchers.values()):
-            if watcher._made:
-                warnings.warn(
-                    f"the watcher of fd {watcher.fd}, made at {watcher._made}, was never closed",
-                    ResourceWarning,
-                    stacklevel=3,
-                )
+    def _close_watchers(self) -> list[str]:
+        """Close what is left, and in debug mode return a complaint for each that names where it was made."""
+        left: list[tuple[int, Watcher | _Directions]] = [*self._watchers.items(), *self._directions.items()]
+        for _, watcher in left:
             watcher.close()
         self._directions.clear()
+        return [
+            f"the watcher of fd {fd}, made at {watcher._made}, was never closed"
+            for fd, watcher in left
+            if watcher._made
+        ]
 
 
 def _checked_events(events: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -82,6 +83,7 @@ class TimerWheel:
         self._fired = ffi.new("uint32_t **")
         self._timers: list[WheelTimer | None] = []
         self._free: list[int] = []
+        self._due: deque[tuple[WheelTimer, int]] = deque()  # of one tick, not yet called
 
     def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> WheelTimer:
         """Call ``callback(*args)`` when `advance` reaches ``when``. Timers of the same tick fire in order of insertion."""
@@ -108,28 +110,33 @@ class TimerWheel:
         """
         called = 0
         target = self._ticks_before(now)
-        while count := lib.ev_pywheel_step(self._ptr, target, self._fired):
-            timers = [self._timers[self._fired[0][i]] for i in range(count)]
-            due = [(timer, timer._armed) for timer in timers if timer is not None]
-            for position, (timer, armed) in enumerate(due):
-                if timer._armed != armed:
-                    continue  # cancelled or rescheduled by one that fired before it
-                self._settle(timer, now)
-                called += 1
-                try:
-                    timer._callback(*timer._args)
-                except BaseException:
-                    self._put_back(due[position + 1 :])
-                    raise
+        while self._due or self._step(target):
+            timer, armed = self._due.popleft()
+            if timer._armed != armed:
+                continue  # cancelled or rescheduled by one that fired before it
+            self._settle(timer, now)
+            called += 1
+            timer._callback(*timer._args)
         return called
+
+    def _step(self, target: int) -> bool:
+        """Go on to the next tick at which timers are due, at most to ``target``; whether there is one."""
+        count = lib.ev_pywheel_step(self._ptr, target, self._fired)
+        for index in ffi.unpack(self._fired[0], count) if count else ():
+            timer = self._timers[index]
+            assert timer is not None, "an index without a timer is not in the wheel"
+            self._due.append((timer, timer._armed))
+        return bool(count)
 
     def next(self) -> float | None:
         """A time before which `advance` has nothing to do, not far from the next timer's; ``None`` when there is none."""
+        if self._due:
+            return min(timer.when for timer, _ in self._due)
         tick = lib.ev_pywheel_next(self._ptr)
         return None if tick == _NEVER else tick * self._tick
 
     def __len__(self) -> int:
-        return int(lib.ev_pywheel_count(self._ptr))
+        return len(self._timers) - len(self._free)
 
     def check(self) -> None:
         """Check the invariants of the wheel, in O(slots + timers); for tests.
@@ -183,11 +190,6 @@ class TimerWheel:
         self._free.append(timer._index)
         timer._index = -1
         timer._armed += 1
-
-    def _put_back(self, due: list[tuple[WheelTimer, int]]) -> None:
-        for timer, armed in due:
-            if timer._armed == armed:
-                self._insert(timer, timer.when)
 
     def _new_index(self) -> int:
         self._timers.append(None)

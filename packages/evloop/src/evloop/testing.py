@@ -1,7 +1,7 @@
 """For tests of this package and of those above it. Needs no test framework.
 
-`checked_loop` gives a loop that must be left clean, `run_until` runs it without guessing how long something takes. `ManualClock` makes
-time a thing that the test moves, `ScriptedPoller` does the same for readiness: with both, nothing of the outside world is left.
+`checked_loop` gives a loop that must be left clean, `run_until` runs it without guessing how long something takes. `ManualClock`
+makes time a thing that the test moves, `ScriptedPoller` does the same for readiness: with both, the outside world has no say.
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ class ManualClock:
     """
 
     def __init__(self, loop: Loop, now: float | None = None) -> None:
+        loop._check_open()
         start = loop.time()
         self._loop = loop
         self._now = start + 1.0 if now is None else now
@@ -116,6 +117,7 @@ class ManualClock:
             self._loop.run_once(0)
 
     def _set(self) -> None:
+        self._loop._check_open()
         lib.ev_set_clock(self._loop._ptr, max(round(self._now * 1e9), 1))
 
 
@@ -134,7 +136,9 @@ class ScriptedPoller:
 
         Raises:
             OSError: ``fd`` is not watched.
+            LoopClosedError: The loop is closed.
         """
+        self.loop._check_open()
         check(lib.ev_script(self.loop._ptr, fd, events), f"script fd {fd}")
 
 

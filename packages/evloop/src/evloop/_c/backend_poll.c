@@ -19,6 +19,7 @@ struct poll_state {
     struct entry *entries;
     int *index; /* by descriptor: position in fds, or -1 */
     int count, capacity, index_size;
+    int first; /* where the next scan begins: after the last one reported when not all could be, so that none starves */
 };
 
 static int poll_open(void **state) {
@@ -143,7 +144,14 @@ static int poll_wait(void *state, struct ev_ready *out, int max, int timeout_ms)
     if (left < 0)
         return -errno;
     int n = 0;
-    for (int i = 0; i < s->count && left > 0 && n < max; i++) {
+    int first = s->first < s->count ? s->first : 0;
+    s->first = 0;
+    for (int scanned = 0; scanned < s->count && left > 0; scanned++) {
+        int i = (first + scanned) % s->count;
+        if (n == max) {
+            s->first = i;
+            break;
+        }
         short revents = s->fds[i].revents;
         if (!revents)
             continue;

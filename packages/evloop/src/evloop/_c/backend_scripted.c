@@ -78,9 +78,9 @@ static int scripted_wait(void *state, struct ev_ready *out, int max, int timeout
     int n = 0;
     for (int i = 0; i < s->count && n < max; i++) {
         unsigned ready = s->entries[i].ready & (s->entries[i].events | EV_EOF);
+        s->entries[i].ready = 0; /* the script spoke of this turn: what nobody waits for now is not kept */
         if (!ready)
             continue;
-        s->entries[i].ready = 0;
         out[n++] = (struct ev_ready){.token = s->entries[i].token, .events = ready};
     }
     return n;

@@ -8,6 +8,9 @@
  * EVFILT_VNODE says of an open descriptor that it was written to, of a directory that some entry has come or gone; Python
  * finds out which. ev_fs_names() says which kind this is; everything else of the difference is Python's.
  *
+ * Linux has inotify. EVLOOP_FSWATCH_KQUEUE, defined for the compiler (EV_SHIM_CFLAGS), takes the other file there, against the
+ * library that EVLOOP_KQUEUE_PREFIX names, so that it can be tested.
+ *
  * All functions return a number >= 0 or -errno, never block, and may be called from one thread at a time. */
 #ifndef EV_FSWATCH_H
 #define EV_FSWATCH_H

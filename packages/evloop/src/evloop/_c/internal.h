@@ -32,7 +32,7 @@ struct ev_task_list {
  * Python hands out, in blocks that never move, because watchers and timers are linked by address. */
 struct ev_pywatcher {
     struct ev_watcher w;
-    uint32_t target;
+    uint32_t read_target, write_target; /* the same, or one each */
 };
 
 struct ev_pytimer {

@@ -109,14 +109,25 @@ void ev_read_stats(const ev_loop *loop, struct ev_stats *out) {
 /* Watchers of Python */
 
 static void ready_for_python(ev_loop *loop, struct ev_watcher *w, unsigned ready) {
-    ev__emit(loop, ((struct ev_pywatcher *)w)->target, ready, 0, 0);
+    const struct ev_pywatcher *watcher = (struct ev_pywatcher *)w;
+    ready &= w->events & (EV_READ | EV_WRITE); /* a hang-up comes as both; and what was asked for may have changed since */
+    if (watcher->read_target == watcher->write_target) {
+        if (ready)
+            ev__emit(loop, watcher->read_target, ready, 0, 0);
+        return;
+    }
+    if (ready & EV_READ)
+        ev__emit(loop, watcher->read_target, EV_READ, 0, 0);
+    if (ready & EV_WRITE)
+        ev__emit(loop, watcher->write_target, EV_WRITE, 0, 0);
 }
 
-int ev_fd_watch(ev_loop *loop, int fd, unsigned events, uint32_t target, struct ev_pywatcher **out) {
+int ev_fd_watch(ev_loop *loop, int fd, unsigned events, uint32_t read_target, uint32_t write_target, struct ev_pywatcher **out) {
     struct ev_pywatcher *watcher = calloc(1, sizeof *watcher);
     if (!watcher)
         return -ENOMEM;
-    watcher->target = target;
+    watcher->read_target = read_target;
+    watcher->write_target = write_target;
     int rc = ev__attach(loop, &watcher->w, fd, ready_for_python);
     if (rc == 0)
         rc = ev__watch(loop, &watcher->w, events);

@@ -28,7 +28,8 @@ size_t ev_arena_capacity(const ev_loop *);
 
 /* The backend's own descriptor, readable when a turn would not wait for an event; -1 where there is none. */
 int ev_loop_fd(const ev_loop *);
-/* When the next timer has to be looked at, in ns on the loop's clock; -1 when there is none. */
+/* When a turn has something to do without an event, in ns on the loop's clock: the next timer, or 0 when work was left over by the
+ * last turn, which the descriptor does not tell of; -1 when there is nothing. */
 int64_t ev_next_timer_ns(ev_loop *);
 /* Tests: sets the time; from then on turns do not sleep, and the system's clock is not read for timers. 0 goes back to it. */
 void ev_set_clock(ev_loop *, uint64_t now_ns);
@@ -47,9 +48,10 @@ void ev_read_stats(const ev_loop *, struct ev_stats *out);
 /* Any thread: makes a turn that waits, or the next one that would, return. */
 void ev_wake(ev_loop *);
 
-/* Watches fd for Python: its records have a = what is ready. The watcher is freed by ev_fd_unwatch, which may be called once. */
+/* Watches fd for Python. A record's a = what it is ready for: one record for both directions when their targets are the same, else
+ * one each. The watcher is freed by ev_fd_unwatch, which may be called once. */
 struct ev_pywatcher;
-int ev_fd_watch(ev_loop *, int fd, unsigned events, uint32_t target, struct ev_pywatcher **out);
+int ev_fd_watch(ev_loop *, int fd, unsigned events, uint32_t read_target, uint32_t write_target, struct ev_pywatcher **out);
 int ev_fd_modify(ev_loop *, struct ev_pywatcher *, unsigned events);
 void ev_fd_rearm(ev_loop *, struct ev_pywatcher *, unsigned events);
 void ev_fd_unwatch(ev_loop *, struct ev_pywatcher *);

@@ -87,6 +87,8 @@ uint64_t ev_turn(ev_loop *loop, const char *submissions, size_t len, int64_t tim
 void ev_flush(ev_loop *loop, const char *submissions, size_t len) { ev__submit(loop, (const uint8_t *)submissions, len); }
 
 int64_t ev_next_timer_ns(ev_loop *loop) {
+    if (loop->record_count > loop->records_taken || loop->next_turn.head || loop->ready_at < loop->ready_count)
+        return 0;
     uint64_t next = ev__wheel_next(&loop->wheel);
     return next == EV_WHEEL_NEVER || next > INT64_MAX / 1000000 ? -1 : (int64_t)next * 1000000;
 }

@@ -24,6 +24,7 @@ struct note {
 struct ready_set {
     int epoll;
     short filter;
+    unsigned char apart; /* not in the queue's epoll any more: see ready.c */
     int size;
     struct note *notes; /* by descriptor */
 };
@@ -49,7 +50,7 @@ struct vnode_set {
     struct vnode *first;
 };
 
-/* A queue. Its descriptor is an epoll that holds the others, so it can itself be waited for. */
+/* A queue. Its descriptor is an epoll that holds the others', so it can itself be waited for. */
 struct queue {
     struct queue *next;
     int fd;

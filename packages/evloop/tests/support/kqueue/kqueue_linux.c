@@ -4,11 +4,13 @@
  * - EV_EOF on EVFILT_WRITE is not set when the program itself has shut down its side.
  * - `data` is the number of bytes for EVFILT_READ where the system tells, else 1, and 0 for EVFILT_WRITE.
  * - A descriptor closed behind its back is noticed when an event or a change concerns it.
+ * - A queue that watches more than 500 duplicates of one descriptor is not readable when one of them is.
  * - A regular file is accepted by EVFILT_READ and EVFILT_WRITE and never reported. */
 #include "internal.h"
 
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
@@ -97,7 +99,7 @@ static int64_t now_ns(void) {
 }
 
 /* Sleeps until something may have happened: 1, or 0 when the time is up, or -1. */
-static int sleep_until(int fd, int64_t deadline) {
+static int sleep_until(struct pollfd *fds, nfds_t count, int64_t deadline) {
     int ms = -1;
     if (deadline >= 0) {
         int64_t left = deadline - now_ns();
@@ -106,8 +108,7 @@ static int sleep_until(int fd, int64_t deadline) {
         left = (left + 999999) / 1000000;
         ms = left > INT_MAX ? INT_MAX : (int)left;
     }
-    struct epoll_event any;
-    return epoll_wait(fd, &any, 1, ms) < 0 ? -1 : 1;
+    return poll(fds, count, ms) < 0 ? -1 : 1;
 }
 
 int kevent(int kq, const struct kevent *changes, int nchanges, struct kevent *events, int nevents, const struct timespec *timeout) {
@@ -135,8 +136,13 @@ int kevent(int kq, const struct kevent *changes, int nchanges, struct kevent *ev
      * will return immediately even if there is a timeout specified." */
     if (!n && nevents > 0)
         while (!error && !(n = collect(q, events, nevents))) {
+            struct pollfd fds[3] = {{.fd = kq, .events = POLLIN}};
+            nfds_t count = 1;
+            for (int i = 0; i < 2; i++)
+                if (q->sets[i].apart)
+                    fds[count++] = (struct pollfd){.fd = q->sets[i].epoll, .events = POLLIN};
             pthread_mutex_unlock(&lock);
-            int rc = sleep_until(kq, deadline);
+            int rc = sleep_until(fds, count, deadline);
             error = rc < 0 ? errno : 0;
             pthread_mutex_lock(&lock);
             q = find(kq); /* it may have been closed meanwhile */

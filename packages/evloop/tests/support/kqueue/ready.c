@@ -39,11 +39,17 @@ static struct epoll_event wanted(const struct ready_set *s, const struct note *k
     return e;
 }
 
-static int attach(struct ready_set *s, struct note *k, int fd) {
+static int attach(struct queue *q, struct ready_set *s, struct note *k, int fd) {
     struct epoll_event e = wanted(s, k, fd);
     k->silent = 0;
     if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, fd, &e) == 0)
         return 0;
+    /* In an epoll that is in another one, 500 duplicates of one descriptor are the most that Linux takes. With more, the queue has to
+     * be waited for with kevent. */
+    if (errno == EINVAL && !s->apart && epoll_ctl(q->fd, EPOLL_CTL_DEL, s->epoll, NULL) == 0) {
+        s->apart = 1;
+        return attach(q, s, k, fd);
+    }
     struct stat status;
     if (errno == EPERM && fstat(fd, &status) == 0 && S_ISREG(status.st_mode)) {
         k->silent = 1;
@@ -112,7 +118,7 @@ int ready_change(struct queue *q, struct ready_set *s, const struct kevent *c) {
         k->flags = c->flags & BEHAVIOUR;
         k->udata = c->udata;
         k->disabled = (c->flags & EV_DISABLE) != 0;
-        int error = k->disabled ? 0 : attach(s, k, fd);
+        int error = k->disabled ? 0 : attach(q, s, k, fd);
         if (error)
             k->serial = 0;
         return error;
@@ -130,7 +136,7 @@ int ready_change(struct queue *q, struct ready_set *s, const struct kevent *c) {
     } else if (c->flags & (EV_ENABLE | EV_ADD) && !(c->flags & EV_DISABLE) && k->disabled) {
         /* "Adding an event automatically enables it, unless overridden by the EV_DISABLE flag." */
         k->disabled = 0;
-        return attach(s, k, fd);
+        return attach(q, s, k, fd);
     }
     return 0;
 }
@@ -160,17 +166,18 @@ static void report(const struct ready_set *s, const struct note *k, int fd, uint
 /* Builds the epoll anew, without descriptions that live on as duplicates although the descriptor watched was closed: epoll gives no
  * other way to be rid of them. */
 static void rebuild(struct queue *q, struct ready_set *s) {
-    struct ready_set fresh = {.epoll = epoll_create1(EPOLL_CLOEXEC), .filter = s->filter};
+    struct ready_set fresh = {.epoll = epoll_create1(EPOLL_CLOEXEC), .filter = s->filter, .apart = 1};
     for (int fd = 0; fd < s->size; fd++) {
         struct note *k = find(s, fd);
         if (k && !is_same(s, k, fd))
             k->serial = 0;
         else if (k && !k->silent && !k->disabled)
-            attach(&fresh, k, fd);
+            attach(q, &fresh, k, fd);
     }
     /* Under the old number: the new one may be that of the descriptor that was closed, and the program count on it. */
-    if (dup3(fresh.epoll, s->epoll, O_CLOEXEC) < 0 || nest(q, s->epoll) < 0)
+    if (dup3(fresh.epoll, s->epoll, O_CLOEXEC) < 0)
         abort();
+    s->apart = nest(q, s->epoll) < 0;
     close(fresh.epoll);
 }
 
