@@ -48,7 +48,7 @@ def test_conformance(serve: Callable[..., Any], tmp_path: Path, split: str) -> N
     running = serve(answer)
     environment = {name: value for name, value in os.environ.items() if name not in ("V", "TIER", "LD_PRELOAD")}
     # The judge waits IDLE seconds for what might still come on a connection that stays open; many wait at once.
-    environment.update(OUT=str(tmp_path / "out.json"), JOBS="64", **({"SPLIT": "1"} if split != "whole" else {}))
+    environment.update(OUT=str(tmp_path / "out.json"), JOBS="200", **({"SPLIT": "1"} if split != "whole" else {}))
     tables = sorted(map(str, folder.glob("*.jsonl")))
     judge = [sys.executable, str(folder.parent / "http_judge.py"), running.address[0], str(running.address[1]), *tables]
     done = subprocess.run(judge, env=environment, capture_output=True, text=True, timeout=170, check=False)

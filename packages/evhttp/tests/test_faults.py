@@ -11,7 +11,7 @@ from evnet.testing import build_faults, run_with_faults
 HERE = Path(__file__).resolve().parent
 
 # Those in which many bytes move, or many things happen to one connection.
-THESE = "pipelined or large or bodies or continue or disappears or send_file or dead_connection or at_once or persistence or half"
+THESE = "pipelined or large or bodies or continue or disappears or send_file or at_once or persistence"
 # Those that ask for a reset or a state of the socket at a moment which faults shift.
 NOT_THESE = "a_queue_that_the_kernel_takes_at_once or body_came_before_its_turn"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from evloop import READ, Loop, LoopClosedError, LoopRunningError
+from evloop import READ, WRITE, Loop, LoopClosedError, LoopRunningError
 from evloop.testing import backends, checked_loop
 
 ATTACHABLE = [name for name in backends() if name != "poll"]
@@ -87,7 +87,12 @@ def test_callbacks_and_idle(run: Run, loop: Loop) -> None:
 
     async def main() -> None:
         attachment = loop.attach(asyncio.get_running_loop())
-        loop.call_soon(lambda: (order.append("soon"), loop.call_soon(order.append, "nested")))
+
+        def soon() -> None:
+            order.append("soon")
+            loop.call_soon(order.append, "nested")
+
+        loop.call_soon(soon)
         loop.defer(order.append, "deferred")
         await until(lambda: len(order) == 3)
         idle = loop.on_idle(order.append, "idle")
@@ -147,7 +152,12 @@ def test_watchers(run: Run, loop: Loop) -> None:
             theirs.send(b"abc")
             await until(lambda: len(got) == 3)
             written: list[int] = []
-            loop.add_writer(ours.fileno(), lambda: (written.append(1), loop.remove_writer(ours.fileno())))
+
+            def writable() -> None:
+                written.append(1)
+                loop.remove_writer(ours.fileno())
+
+            loop.add_writer(ours.fileno(), writable)
             await until(lambda: written)
             # Two loops, one thread: each wakes the other.
             host = asyncio.get_running_loop()
@@ -172,12 +182,16 @@ def test_more_events_than_one_turn_takes(run: Run, loop: Loop, edge: bool) -> No
     pipes = [os.pipe() for _ in range(300)]
     called: set[int] = set()
 
+    def read(fd: int, ready: int) -> None:
+        os.read(fd, 1)
+        called.add(fd)
+
     async def main() -> None:
         attachment = loop.attach(asyncio.get_running_loop())
         for _ in range(3):
             watchers = []
             for r, w in pipes:
-                watchers.append(loop.watch(r, READ, lambda fd, ready: (os.read(fd, 1), called.add(fd)), edge=edge))
+                watchers.append(loop.watch(r, READ, read, edge=edge))
                 os.write(w, b"x")
             await until(lambda: len(called) == len(pipes))
             for watcher in watchers:
@@ -283,8 +297,9 @@ def test_exceptions_go_to_our_exception_handler(run: Run, loop: Loop) -> None:
 
     async def main() -> None:
         attachment = loop.attach(asyncio.get_running_loop())
-        loop.call_soon(lambda: {}["soon"])
-        loop.call_later(0, lambda: {}["timer"])
+        nothing: dict[str, int] = {}
+        loop.call_soon(nothing.__getitem__, "soon")
+        loop.call_later(0, nothing.__getitem__, "timer")
         await until(lambda: len(reports) == 2)
         attachment.close()
 
@@ -292,34 +307,32 @@ def test_exceptions_go_to_our_exception_handler(run: Run, loop: Loop) -> None:
     assert reports == ["'soon'", "'timer'"]
 
 
-def test_an_interrupt_leaves_the_attachment_working(loop: Loop) -> None:
+def test_an_interrupt_leaves_the_attachment_working(loop: Loop, pipe: tuple[int, int]) -> None:
     """Ctrl-C ends the host's run; the host can be run again, and so can what is attached to it."""
     host = asyncio.new_event_loop()
-    ran: list[int] = []
+    ran: list[str] = []
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
     async def main() -> None:
-        await until(lambda: len(ran) == 41)
+        await until(lambda: ran == ["of the same batch"])
+        thread = threading.Thread(target=loop.call_soon_threadsafe, args=(ran.append, "posted"))
+        thread.start()  # the host sleeps: it has to be woken
+        thread.join()
+        await until(lambda: len(ran) == 2)
+        loop.watch(pipe[1], WRITE, lambda fd, ready: ran.append("watched"))
+        await until(lambda: len(ran) >= 3)
 
     loop.attach(host)
-    pipes = [os.pipe() for _ in range(40)]
-    loop.call_later(0, interrupt)
+    loop.call_at(0, interrupt)
+    loop.call_at(0, ran.append, "of the same batch")
     with pytest.raises(KeyboardInterrupt):
         host.run_forever()
-    for r, w in pipes:
-        loop.watch(r, READ, lambda fd, ready: (os.read(fd, 1), ran.append(fd)))
-        os.write(w, b"x")
-    thread = threading.Timer(0.02, loop.call_soon_threadsafe, (ran.append, 1))
-    thread.start()
     host.run_until_complete(main())
-    thread.join()
+    assert ran[:3] == ["of the same batch", "posted", "watched"]
     loop.close()
     host.close()
-    for ends in pipes:
-        for end in ends:
-            os.close(end)
 
 
 def test_poll_has_no_descriptor_to_watch() -> None:

@@ -375,22 +375,25 @@ def test_bytes_in_either_direction_keep_it_alive(pair: Pair) -> None:
 
 
 def test_a_slow_reader_of_one_big_write_is_not_idle(pair: Pair) -> None:
-    """Written once; then only the kernel's taking it shows that the peer lives."""
+    """Written once; then only the kernel's taking it shows that the peer lives.
+
+    It tells that it takes more when a third of its buffer is free, which may be more than a megabyte, so the steps are that large.
+    """
     pair.listen(idle_timeout=0.6)
-    client, protocol = pair.connected(receive_buffer=32768)
-    protocol.transport.write(BIG * 4)
-    protocol.transport.close()
+    client, protocol = pair.connected(receive_buffer=262144)
+    protocol.transport.write(BIG * 9)
     got, until = 0, time.monotonic() + 1.5
     while time.monotonic() < until:
-        got += len(pair.read(client, 300_000))
+        got += len(pair.read(client, 1_000_000))
         pause = time.monotonic() + 0.1
         while time.monotonic() < pause:
             pair.loop.run_once(0.02)
         assert "lost" not in protocol.calls
-    while got < len(BIG) * 4:
-        data = pair.read(client, 1 << 20)
+    while got < len(BIG) * 9:
+        data = pair.read(client, min(1 << 20, len(BIG) * 9 - got))
         assert data
         got += len(data)
+    protocol.transport.close()
     pair.until(lambda: "lost" in protocol.calls)
     assert protocol.error is None
 

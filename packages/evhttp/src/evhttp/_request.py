@@ -23,18 +23,11 @@ _ABSOLUTE, _HTTP10 = 1 << 9, 1 << 10
 class Request:
     """What a client asks for. It stays valid after the handler has returned. Thread safety: may be read from any thread."""
 
-    __slots__ = ("_arena", "_record")
+    __slots__ = ()  # only one base of Exchange can have some
 
     # Set one by one by Server, without a call: this happens for every request.
     _arena: bytes
     _record: Record  # target, offset, info, exchange: see request.c
-
-    @classmethod
-    def _at(cls, arena: bytes, record: Record) -> Request:
-        req = cls.__new__(cls)
-        req._arena = arena
-        req._record = record
-        return req
 
     def _head(self) -> tuple[Any, ...]:
         return _HEAD.unpack_from(self._arena, self._record[1])
@@ -102,9 +95,6 @@ class Request:
         """Address and port of the peer; ``None`` for a unix socket."""
         head = self._head()
         return address(head[7], head[8], head[5])
-
-    def __repr__(self) -> str:
-        return f"<Request {self.method} {self.target}>"
 
 
 def address(family: int, ip: bytes, port: int) -> tuple[str, int] | None:

@@ -13,6 +13,7 @@ from evhttp._shim import ffi
 
 if TYPE_CHECKING:
     from evhttp._server import Server
+    from evloop import Record
 
 __all__ = ["SENT", "Response"]
 
@@ -48,10 +49,10 @@ class Response:
     Thread safety: loop thread only.
     """
 
-    __slots__ = ("_arg", "_exchange", "_lines", "_server", "_size")
+    __slots__ = ("_arg", "_lines", "_record", "_server", "_size")
 
     # Set one by one by Server, without a call: this happens for every request.
-    _exchange: bytes
+    _record: Record  # its token goes back with the answer
     _server: Server
     _arg: int  # the status, and flags
     _lines: list[str] | None  # header lines, each with its CRLF; SENT at the end, so that one look tells both
@@ -119,7 +120,7 @@ class Response:
             TypeError: The body is of another type.
         """
         if self._lines is None and self._arg == 200 and type(body) is bytes and (size := len(body)) < _SMALL:
-            self._server.loop.submissions.extend((_OK[size], self._exchange, body))
+            self._server.loop.submissions.extend((_OK[size], self._record[3], body))
             self._lines = SENT
             self._size = size
         else:
@@ -157,7 +158,7 @@ class Response:
             raise
         arg = self._arg | self._type(_TYPE_BINARY)
         self._server.loop.submissions.extend(
-            (_HEADER_FILE.pack(20 + len(block), _OP_SEND_FILE, arg, self._exchange, offset, count, fd), block)
+            (_HEADER_FILE.pack(20 + len(block), _OP_SEND_FILE, arg, self._record[3], offset, count, fd), block)
         )
         self._lines = SENT
         self._size = count
@@ -165,7 +166,7 @@ class Response:
     def drop(self) -> None:
         """End the connection at once, without an answer. For clients that deserve none."""
         if self._lines is not SENT:
-            self._server.loop.submissions.extend((_HEADER.pack(0, _OP_DROP, 0, self._exchange),))
+            self._server.loop.submissions.extend((_HEADER.pack(0, _OP_DROP, 0, self._record[3]),))
             self._lines = SENT
             self._size = 0
 
@@ -188,12 +189,12 @@ class Response:
         block = self._block()
         arg = self._arg | self._type(kind)
         if size < _LARGE:
-            header = _HEADER_H.pack(4 + len(block) + size, _OP_SEND_H, arg, self._exchange, len(block))
+            header = _HEADER_H.pack(4 + len(block) + size, _OP_SEND_H, arg, self._record[3], len(block))
             self._server.loop.submissions.extend((header, block, body))
         else:
             pin, target = self._server._pin(body)
             address = int(ffi.cast("uintptr_t", ffi.from_buffer("char[]", body)))
-            header = _HEADER_REF.pack(28 + len(block), _OP_SEND_REF, arg, self._exchange, address, size, pin, target)
+            header = _HEADER_REF.pack(28 + len(block), _OP_SEND_REF, arg, self._record[3], address, size, pin, target)
             self._server.loop.submissions.extend((header, block))
         self._lines = SENT
         self._size = size
@@ -206,6 +207,3 @@ class Response:
         if self._lines and any(line[:13].lower() == "content-type:" for line in self._lines):
             return 0
         return default
-
-    def __repr__(self) -> str:
-        return f"<Response {self._arg & 1023}{' sent' if self.sent else ''}>"

@@ -14,6 +14,7 @@ from typing import Any
 import evnet
 from evhttp import _link as _link
 from evhttp._errors import EvHttpError
+from evhttp._exchange import Exchange
 from evhttp._limits import Limits
 from evhttp._request import Request, address, body_of
 from evhttp._response import SENT, Response
@@ -210,52 +211,49 @@ class Server:
 
     # -- requests --------------------------------------------------------------------------------------------------------------
 
-    def _receiver(self) -> Callable[[Record], Response]:
+    def _receiver(self) -> Callable[[Record], Exchange]:
         """Make the function that the loop calls for each request. Everything it needs is in its cells."""
         server, loop, handler, fail, unanswered = self, self.loop, self._handler, self._fail, self._unanswered
 
-        def receive(record: Record) -> Response:
-            req = Request()
-            req._arena = loop.arena
-            req._record = record
-            res = Response()
-            res._exchange = record[3]
-            res._server = server
-            res._arg = 200
-            res._lines = None
+        def receive(record: Record) -> Exchange:
+            exchange = Exchange()
+            exchange._arena = loop.arena
+            exchange._record = record
+            exchange._server = server
+            exchange._arg = 200
+            exchange._lines = None
             try:
-                handler(req, res)
+                handler(exchange, exchange)
             except Exception:
-                fail(req, res)
-            if res._lines is not SENT:
-                unanswered(req, res)
-            return res
+                fail(exchange)
+            if exchange._lines is not SENT:
+                unanswered(exchange)
+            return exchange
 
         return receive
 
-    def _logged(self, receive: Callable[[Record], Response]) -> Callable[[Record], Response]:
+    def _logged(self, receive: Callable[[Record], Exchange]) -> Callable[[Record], Exchange]:
         """Wrap ``receive`` so that it writes the access log."""
         log = self._access_log
         assert log is not None
 
-        def receive_and_log(record: Record) -> Response:
+        def receive_and_log(record: Record) -> Exchange:
             start = perf_counter()
-            res = receive(record)
+            exchange = receive(record)
             duration = perf_counter() - start
-            req = Request._at(self.loop.arena, record)
-            client = req.client
+            client = exchange.client
             log.info(
                 '%s "%s %s HTTP/%s" %d %d %.3fms',
                 client[0] if client else "-",
-                req.method,
+                exchange.method,
                 # The parser lets visible ASCII through and nothing else; a quote would end the field early.
-                req.target.replace('"', "%22"),
-                req.version,
-                res.status_code,
-                res._size,
+                exchange.target.replace('"', "%22"),
+                exchange.version,
+                exchange.status_code,
+                exchange._size,
                 duration * 1000,
             )
-            return res
+            return exchange
 
         return receive_and_log
 
@@ -271,23 +269,24 @@ class Server:
         finally:
             self.loop.arena = arena
 
-    def _fail(self, req: Request, res: Response) -> None:
+    def _fail(self, exchange: Exchange) -> None:
         """Answer for a handler that raised."""
-        if res.sent:
-            logger.exception("exception in the handler for %s %s, after it had answered", req.method, req.path)
+        if exchange.sent:
+            text = "exception in the handler for %s %s, after it had answered"
+            logger.exception(text, exchange.method, exchange.path)
             return
-        logger.exception("exception in the handler for %s %s", req.method, req.path)
-        self._answer_500(res)
+        logger.exception("exception in the handler for %s %s", exchange.method, exchange.path)
+        self._answer_500(exchange)
 
-    def _unanswered(self, req: Request, res: Response) -> None:
+    def _unanswered(self, exchange: Exchange) -> None:
         """Answer for a handler that did not."""
-        logger.error("the handler for %s %s returned without an answer", req.method, req.path)
-        self._answer_500(res)
+        logger.error("the handler for %s %s returned without an answer", exchange.method, exchange.path)
+        self._answer_500(exchange)
 
-    def _answer_500(self, res: Response) -> None:
-        res._lines = None
-        res._arg = 500
-        res.send("Internal Server Error\n")
+    def _answer_500(self, exchange: Exchange) -> None:
+        exchange._lines = None
+        exchange._arg = 500
+        exchange.send("Internal Server Error\n")
 
     def _event(self, record: Record) -> None:
         _, offset, status, _ = record

@@ -181,7 +181,9 @@ class Core:
             except Exception as error:
                 self._report(error, item)
             except BaseException:  # an interrupt: the others wait for the next turn
-                self._ready[:0] = queue
+                left = list(queue)
+                self._callbacks_run -= len(left)
+                self._ready[:0] = left
                 raise
 
     def _take_posted(self) -> None:

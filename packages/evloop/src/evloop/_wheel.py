@@ -76,7 +76,7 @@ class TimerWheel:
             raise ValueError(f"tick must be a finite number of seconds > 0, not {tick!r}")
         self._per_second = 1 / tick
         self._tick = tick
-        ptr = lib.ev_pywheel_new(self._ticks_at(now))
+        ptr = lib.ev_pywheel_new(self._ticks_before(now))
         if ptr == ffi.NULL:
             raise MemoryError("no memory for a timer wheel")
         self._ptr = ffi.gc(ptr, lib.ev_pywheel_free)

@@ -93,14 +93,15 @@ static const char *date(struct evh_module *m) {
         if (second != m->date_second || !m->date[0]) {
             m->date_second = second;
             format_date(m->date, second);
+            char *p = PUT(m->ok, "HTTP/1.1 200 OK\r\nDate: ");
+            p = put(p, m->date, EVH_DATE_LEN);
+            m->ok_len = (size_t)(PUT(p, "\r\n") - m->ok);
         }
     }
     return m->date;
 }
 
 static char *put_status_line(char *p, unsigned status) {
-    if (status == 200)
-        return PUT(p, "HTTP/1.1 200 OK\r\n");
     p = PUT(p, "HTTP/1.1 ");
     p = put_number(p, status);
     *p++ = ' ';
@@ -114,11 +115,17 @@ static char *put_status_line(char *p, unsigned status) {
 static int has_length(const struct evh_answer *a) { return a->status != 204 && (a->status != 304 || a->body_len); }
 
 size_t evh_head_write(struct evh_module *m, char *into, const struct evh_answer *a, int close, int say_keep_alive) {
-    char *p = put_status_line(into, a->status);
-    if (!(a->arg & EVH_ANSWER_HAS_DATE)) {
-        p = PUT(p, "Date: ");
-        p = put(p, date(m), EVH_DATE_LEN);
-        p = PUT(p, "\r\n");
+    const char *now = date(m);
+    char *p;
+    if (a->status == 200 && !(a->arg & EVH_ANSWER_HAS_DATE)) {
+        p = put(into, m->ok, m->ok_len);
+    } else {
+        p = put_status_line(into, a->status);
+        if (!(a->arg & EVH_ANSWER_HAS_DATE)) {
+            p = PUT(p, "Date: ");
+            p = put(p, now, EVH_DATE_LEN);
+            p = PUT(p, "\r\n");
+        }
     }
     if (has_length(a)) {
         p = PUT(p, "Content-Length: ");

@@ -25,6 +25,8 @@ struct evh_module {
     uint64_t date_checked;
     int64_t date_second;
     char date[EVH_DATE_LEN + 1];
+    char ok[80]; /* how the head of a 200 begins: status line and Date */
+    size_t ok_len;
 };
 
 struct evh_listener {
