@@ -54,7 +54,7 @@ def test_what_a_browser_sends(serve: Serve, kept: Kept) -> None:
     assert req.headers.items()[0] == ("host", "a")
     assert req.body == b""
     assert req.client == client.sock.getsockname()
-    assert repr(req) == "<Request GET /a%20b/c?x=1&y=%C3%A4&x=2>"
+    assert repr(req) == "<GET /a%20b/c?x=1&y=%C3%A4&x=2: 200 sent>"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])

@@ -242,7 +242,7 @@ def test_repr_and_status_code(serve: Serve) -> None:
         seen.append(repr(res))
 
     once(serve, handler)
-    assert seen[:2] == ["<Response 404>", "<Response 404 sent>"]
+    assert seen[:2] == ["<GET /: 404>", "<GET /: 404 sent>"]
 
 
 def test_drop(serve: Serve) -> None:

@@ -170,10 +170,10 @@ class Descriptors(RuleBasedStateMachine):
             fd, channel, edge, events = one.fd, one.channel, one.edge, one.events
             self.close_watcher(fd)
             if action == "replace all":  # the same numbers, another description, no event of it
+                end, peer = socket.socketpair()  # before the number is free, or it would be theirs
+                end.setblocking(False)
                 os.close(fd)
                 channel.copies.discard(fd)
-                end, peer = socket.socketpair()
-                end.setblocking(False)
                 fresh = Channel(end, peer)
                 self.all_channels.append(fresh)
                 os.dup2(end.fileno(), fd)
