@@ -58,6 +58,9 @@ class Limits:
         return (ctypes.c_uint64 * 7)(*values)
 
 
+DEFAULT_LIMITS = Limits()
+
+
 @dataclass
 class Head:
     result: int
@@ -97,7 +100,7 @@ class Driver:
         answer: bytes | None = self.lib.evh_scan_select(None if name is None else name.encode())
         return None if answer is None else answer.decode()
 
-    def head(self, message: bytes, limits: Limits = Limits()) -> Head:
+    def head(self, message: bytes, limits: Limits = DEFAULT_LIMITS) -> Head:
         out = (ctypes.c_int64 * (17 + 4 * 256))()
         reason = ctypes.create_string_buffer(128)
         cut = self.lib.drv_head(limits.pack(), message, ctypes.c_size_t(len(message)), out, reason)
@@ -117,7 +120,7 @@ class Driver:
                 head.fields.append((message[name : name + name_len], message[value : value + value_len]))
         return head
 
-    def body(self, coded: bytes, limits: Limits = Limits()) -> Body:
+    def body(self, coded: bytes, limits: Limits = DEFAULT_LIMITS) -> Body:
         out = (ctypes.c_int64 * 4)()
         data = ctypes.create_string_buffer(len(coded) + 1)
         reason = ctypes.create_string_buffer(128)
@@ -125,7 +128,7 @@ class Driver:
         assert cut == -1, f"cut at {cut} differs from whole (0: byte by byte): {coded[:200]!r}"
         return Body(out[0], out[1], reason.value.decode(), out[2], data.raw[: out[3]])
 
-    def first_answer(self, message: bytes, limits: Limits = Limits()) -> int:
+    def first_answer(self, message: bytes, limits: Limits = DEFAULT_LIMITS) -> int:
         return int(self.lib.drv_first_answer(limits.pack(), message, ctypes.c_size_t(len(message))))
 
 
