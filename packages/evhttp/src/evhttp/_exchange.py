@@ -11,8 +11,9 @@ __all__ = ["Exchange"]
 class Exchange(Request, Response):
     """What a handler gets twice: as its request, and as its response.
 
-    The two have no name in common, and one object less is a twelfth less Python for each request. Nobody should rely on both being
-    one: handlers take two arguments, and each is typed as what it is there for.
+    The two have no name in common, and one object less saves a tenth of the instructions of a hello outside the kernel: 9,000
+    instead of 10,100 under callgrind on CPython 3.11. Nobody should rely on both being one: handlers take two arguments, and each
+    is typed as what it is there for.
     """
 
     __slots__ = ("_arena",)

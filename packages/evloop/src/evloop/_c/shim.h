@@ -6,8 +6,7 @@
 #include "fswatch.h"
 #include "sendfile.h"
 
-/* Opens a loop; `backend` is a name or NULL for the best. Returns 0 or -errno (-ENOSYS: no such backend). The waker and the
- * timers take target 0 (unused) and 1 (timers) of Python's table. */
+/* Opens a loop; `backend` is a name or NULL for the best. Returns 0 or -errno (-ENOSYS: no such backend). */
 int ev_loop_open(const char *backend, ev_loop **out);
 void ev_loop_close(ev_loop *);
 const char *ev_loop_backend(const ev_loop *);
