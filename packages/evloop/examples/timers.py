@@ -14,15 +14,19 @@ with evloop.Loop() as loop:
     loop.call_later(0.13, heartbeat.pause)
     loop.call_later(0.23, heartbeat.resume)
 
+    def give_up() -> None:
+        """End, because there was no activity for so long."""
+        say("nobody was active for 0.1 s")
+        loop.stop()
+
     # A time-out that activity pushes away is one timer, moved again and again.
-    timeout = loop.call_later(0.1, say, "nobody was active for 0.1 s")
+    timeout = loop.call_later(0.1, give_up)
     for moment in (0.05, 0.12, 0.18):
         loop.call_later(moment, timeout.reschedule, 0.1)
 
     never = loop.call_later(0.2, say, "this is cancelled")
     loop.call_later(0.19, never.cancel)
 
-    loop.call_later(0.35, loop.stop)
     loop.run()
     heartbeat.cancel()
     print("the heartbeat is cancelled:", heartbeat.cancelled())

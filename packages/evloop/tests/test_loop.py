@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,9 @@ def test_a_running_loop_is_not_run_again_nor_closed(loop: Loop) -> None:
 
     def inside() -> None:
         assert loop.is_running()
+        assert loop.is_current()
+        with ThreadPoolExecutor(1) as other:
+            assert not other.submit(loop.is_current).result()
         for use in (loop.run, loop.run_once, loop.close):
             with pytest.raises(LoopRunningError) as caught:
                 use()
@@ -86,6 +90,7 @@ def test_a_running_loop_is_not_run_again_nor_closed(loop: Loop) -> None:
     loop.run_once(0)
     assert len(seen) == 3
     assert not loop.is_running()
+    assert not loop.is_current()
 
 
 def test_closers_run_last_added_first(backend: str) -> None:
@@ -95,6 +100,37 @@ def test_closers_run_last_added_first(backend: str) -> None:
     loop.on_close(lambda: order.append(2))
     loop.close()
     assert order == [2, 1]
+
+
+def test_a_closer_is_taken_back(backend: str) -> None:
+    order: list[int] = []
+    loop = Loop(backend=backend)
+    loop.on_close(lambda: order.append(1))
+    again: list[bool] = []
+
+    def closer() -> None:
+        order.append(2)
+        again.append(loop.remove_on_close(closer))  # it is being called
+
+    loop.on_close(closer)
+    assert loop.remove_on_close(closer)
+    assert not loop.remove_on_close(closer)
+    loop.on_close(closer)
+    loop.close()
+    assert order == [2, 1]
+    assert again == [False]
+    assert not loop.remove_on_close(closer)
+
+
+def test_a_closed_loop_refuses_to_run(backend: str) -> None:
+    loop = Loop(backend=backend)
+    loop.call_soon(loop.stop)
+    loop.run()
+    loop.close()
+    for run in (loop.run, lambda: loop.run_until(bool), lambda: loop.run_once(0)):
+        with pytest.raises(LoopClosedError, match="the loop is closed"):
+            run()
+    assert not loop.is_running()
 
 
 # -- callbacks ------------------------------------------------------------------------------------------------------------------
@@ -241,6 +277,15 @@ def test_ctrl_c_around_the_crossing_loses_nothing(loop: Loop, monkeypatch: pytes
         signal.signal(signal.SIGINT, before)
     run_until(loop, lambda: len(ran) == 5)
     assert ran == list(range(5))
+
+
+@pytest.mark.parametrize("post", ["call_soon", "defer", "call_soon_threadsafe"])
+def test_run_until_does_not_sleep_over_what_a_callback_has_done(loop: Loop, post: str) -> None:
+    ran: list[str] = []
+    for each in ("first", "second"):
+        getattr(loop, post)(ran.append, each)
+        loop.run_until(lambda each=each: each in ran)  # type: ignore[misc]
+    assert ran == ["first", "second"]
 
 
 def test_ctrl_c_interrupts_a_callback_that_does_not_end(loop: Loop) -> None:

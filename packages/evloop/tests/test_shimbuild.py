@@ -118,6 +118,27 @@ def test_what_the_compiler_says_decides(
         assert "the compiler refused the shim" in refused(package)
 
 
+def test_what_counts_coverage_keeps_what_gcov_reads(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = build_shim(package, "tiny").path
+    assert not list(plain.parent.rglob("*.gcno"))
+    monkeypatch.setenv("EV_SHIM_COVERAGE", "1")
+    counting = build_shim(package, "tiny").path
+    assert counting != plain
+    assert [path.name for path in counting.parent.rglob("sum.gcno")] == ["sum.gcno"]
+    assert load(counting).lib.sum(1, 2) == 3
+
+
+def test_a_free_threaded_python_gets_a_module_for_its_version_alone(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = sysconfig.get_config_var
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda name: 1 if name == "Py_GIL_DISABLED" else real(name))
+    shim = build_shim(package, "tiny")
+    assert shim.tag is None
+    assert shim.path.name == "_shim" + str(real("EXT_SUFFIX"))
+    assert load(shim.path).lib.sum(1, 2) == 3
+
+
 def test_a_wheel_gets_the_module_from_the_build_folder(package: Path) -> None:
     data: dict[str, Any] = {}
     add_shim(package, "tiny", "standard", data)

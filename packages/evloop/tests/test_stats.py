@@ -83,12 +83,13 @@ def test_time_in_poll_and_in_python(loop: Loop) -> None:
         time.sleep(0.002)
         ran.append(1)
 
-    loop.call_later(0.01, work)
+    loop.run_once(0.01)  # nothing is due: it sleeps that long, whatever else the machine does
+    loop.call_later(0, work)
     run_until(loop, lambda: ran)
     loop.run_once(0)
     passed = time.monotonic() - start
     stats = loop.stats()
-    assert 0.005 < stats.poll_time <= passed
+    assert 0.009 < stats.poll_time <= passed
     assert 0.002 <= stats.longest_batch <= stats.python_time <= passed
     assert stats.poll_time + stats.python_time <= passed
 

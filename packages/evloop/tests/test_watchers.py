@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import errno
 import os
@@ -678,3 +679,35 @@ def test_the_user_s_descriptors_stay_open(backend: str, pipe: Pipe) -> None:
         loop.add_writer(pipe[1], int)
         loop.run_once(0)
     assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_many_readers_of_one_turn_one_of_which_raises_and_one_removes_another(backend: str, debug: bool) -> None:
+    """They come in one record: what happens to one of them leaves the others alone."""
+    seen: list[int] = []
+    errors: list[str] = []
+    with Loop(backend=backend, debug=debug) as loop, contextlib.ExitStack() as stack:
+        loop.set_exception_handler(lambda _, context: errors.append(context["message"]))
+        pairs = [socket.socketpair() for _ in range(40)]
+        for number, (left, right) in enumerate(pairs):
+            stack.callback(left.close)
+            stack.callback(right.close)
+
+            def read(number: int = number, right: socket.socket = right) -> None:
+                seen.append(number)
+                right.recv(1)
+                if number == 5:
+                    raise ValueError("five")
+                if number % 4 == 0:
+                    loop.remove_reader(pairs[number + 3][1].fileno())
+
+            loop.add_reader(right.fileno(), read)
+            left.send(b"x")
+        while len(seen) < 30:
+            loop.run_once(1)
+        loop.run_once(0)
+        for _, right in pairs:
+            loop.remove_reader(right.fileno())
+    assert sorted(seen) == [number for number in range(40) if number % 4 != 3]
+    assert len(errors) == 1
+    assert ".read at " in errors[0]

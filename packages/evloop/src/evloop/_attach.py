@@ -29,7 +29,7 @@ class Attachment:
         submissions = _Telling(loop.submissions)
         submissions.tell = self._kick
         loop.submissions = submissions
-        loop._kick = self._kick
+        loop._set_kick(self._kick)
         self._kick()
 
     @property
@@ -46,7 +46,7 @@ class Attachment:
             self._timer.cancel()
         if not host.is_closed():
             host.remove_reader(self._fd)
-        self._loop._kick = None
+        self._loop._set_kick(None)
         self._loop._attachment = None
         self._loop.submissions = list(self._loop.submissions)
 
@@ -71,7 +71,7 @@ class Attachment:
         loop = self._loop
         # While the host waits for us this loop "sleeps": a post from another thread has to wake it.
         loop._asleep = True
-        if loop._ready or loop._posted or loop._idle or loop.submissions or loop._batch is not None:
+        if loop._ready or loop._posted or loop._idle or loop.submissions or loop._staged or loop._batch is not None:
             self._kick()
         self._set_timer()
 

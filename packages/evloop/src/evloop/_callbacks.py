@@ -18,10 +18,15 @@ __all__ = ["Callbacks", "IdleHandle", "ObserveHandle", "checked"]
 class Callbacks(Core):
     """The part of `evloop.Loop` that queues callbacks."""
 
+    __slots__ = ("_kick", "_on_call", "_wake_lock")
+
     def __init__(self, *, backend: str | None = None, debug: bool | None = None) -> None:
         super().__init__(backend=backend, debug=debug)
         self._wake_lock = threading.Lock()
-        self._kick: Callable[[], None] | None = None  # wakes the foreign loop that this one is attached to
+        self._kick: Callable[[], None] | None = None
+        # What is to be done before a callback is queued, so that it is one question: the check of debug mode, the kick.
+        self._on_call: Callable[[], None] | None = None
+        self._set_kick(None)
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Handle:
         """Call ``callback(*args)`` before the next poll; what it adds itself runs in the turn after that.
@@ -32,16 +37,13 @@ class Callbacks(Core):
         """
         if not callable(callback):
             raise _not_callable(callback)
-        if self._debug is not None:
-            self._check_thread()
+        if self._on_call is not None:
+            self._on_call()
         handle = Handle()
         handle._callback = callback
         handle._args = args
         handle._context = copy_context() if context is None else context
-        handle._cancelled = False
         self._ready.append(handle)
-        if self._kick is not None:
-            self._kick()
         return handle
 
     def defer(self, callback: Callable[..., object], *args: Any) -> None:
@@ -51,11 +53,9 @@ class Callbacks(Core):
         """
         if not callable(callback):
             raise _not_callable(callback)
-        if self._debug is not None:
-            self._check_thread()
+        if self._on_call is not None:
+            self._on_call()
         self._ready.append(partial(callback, *args) if args else callback)
-        if self._kick is not None:
-            self._kick()
 
     def call_soon_threadsafe(
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -70,7 +70,6 @@ class Callbacks(Core):
         handle._callback = callback
         handle._args = args
         handle._context = copy_context() if context is None else context
-        handle._cancelled = False
         self._posted.append(handle)
         if self._asleep:
             self._wake()
@@ -101,6 +100,16 @@ class Callbacks(Core):
         self._observed.append(handle)
         return handle
 
+    def _set_kick(self, kick: Callable[[], None] | None) -> None:
+        """Set what wakes the foreign loop that this one is attached to."""
+        self._kick = kick
+        self._on_call = self._before_call if self._debug is not None else kick
+
+    def _before_call(self) -> None:
+        self._check_thread()
+        if self._kick is not None:
+            self._kick()
+
     def _wake(self) -> None:
         if self._asleep:
             self._asleep = False  # one wake-up for all who post meanwhile
@@ -119,11 +128,10 @@ class IdleHandle(Handle):
         self._callback = callback
         self._args = args
         self._context = copy_context()
-        self._cancelled = False
 
     def cancel(self) -> None:
         """Do not call the callback any more."""
-        if not self._cancelled:
+        if self._callback is not None:
             super().cancel()
             if not self._loop._closed:
                 self._loop._idle.remove(self)
@@ -141,17 +149,16 @@ class ObserveHandle(Handle):
         self._callback = callback
         self._args = ()
         self._context = copy_context()
-        self._cancelled = False
 
     def cancel(self) -> None:
         """Do not look any more."""
-        if not self._cancelled:
+        if self._callback is not None:
             super().cancel()
             if not self._loop._closed:
                 self._loop._observed.remove(self)
 
     def _run(self) -> None:
-        if self._cancelled:
+        if self._callback is None:
             return
         value = self._context.run(self._read)
         if value != self._last:

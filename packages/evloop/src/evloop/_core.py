@@ -8,20 +8,19 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from operator import length_hint
 from struct import Struct
 from time import monotonic, perf_counter_ns
-from typing import Any
+from typing import Any, TypeVar
 
 from evloop._debug import Debug, named
 from evloop._errors import ForkedLoopError, LoopClosedError, check
-from evloop._handles import Handle, describe
+from evloop._handles import Handle, TimerHandle, describe
 from evloop._shim import ffi, lib
 
-__all__ = ["FLUSH_AFTER_NS", "STRIDE", "Core", "ExceptionHandler", "Record", "backend_names", "nobody"]
+__all__ = ["Core", "ExceptionHandler", "Record", "Refusing", "backend_names", "nobody"]
 
 logger = logging.getLogger("evloop")
 
@@ -33,7 +32,8 @@ _MOVED, _WAS_SLOW = 1 << 63, 1 << 62
 # When the handlers of a batch have run longer than this, what has been submitted is flushed before the next one runs.
 FLUSH_AFTER_NS = 500_000
 # Handlers between two looks at the clock. After a slow batch every handler is followed by a look, until they are quick again.
-STRIDE = 16
+# With 16 an answer waited for 16 slow handlers that came behind many quick ones.
+STRIDE = 4
 
 _turn, _flush = lib.ev_turn, lib.ev_flush
 
@@ -41,12 +41,50 @@ _turn, _flush = lib.ev_turn, lib.ev_flush
 # what is submitted in answer.
 Record = tuple[int, int, int, bytes]
 ExceptionHandler = Callable[[Any, dict[str, Any]], object]
+Item = TypeVar("Item")
 
 _open_loops: weakref.WeakSet[Core] = weakref.WeakSet()
 
 
 class Core:
     """A loop in C, and the two rings between it and Python."""
+
+    # An object with more than 30 attributes of its own keeps them in a dictionary that CPython cannot specialise for, and every
+    # callback, timer and event looks at several of them: slots take a fifth off a call_soon.
+    __slots__ = (
+        "__weakref__",
+        "_address",
+        "_asleep",
+        "_batch",
+        "_callbacks_run",
+        "_closed",
+        "_closers",
+        "_debug",
+        "_exception_handler",
+        "_flush_at",
+        "_forked",
+        "_free_targets",
+        "_free_timers",
+        "_idle",
+        "_limbo_targets",
+        "_limbo_timers",
+        "_observed",
+        "_posted",
+        "_ptr",
+        "_ready",
+        "_record_view",
+        "_staged",
+        "_stopped",
+        "_stopping",
+        "_stride",
+        "_targets",
+        "_thread",
+        "_until",
+        "arena",
+        "arena_view",
+        "submissions",
+        "time",
+    )
 
     def __init__(self, *, backend: str | None = None, debug: bool | None = None) -> None:
         name = backend or os.environ.get("EVLOOP_BACKEND") or None
@@ -55,19 +93,23 @@ class Core:
         out = ffi.new("ev_loop **")
         check(lib.ev_loop_open(ffi.NULL if name is None else name.encode(), out), "open a loop")
         self._ptr = out[0]
+        self._address = int(ffi.cast("uintptr_t", out[0]))
         self.submissions: list[bytes] = []
-        self.arena = b""
+        self.arena: bytes = b""
         self._remap()
         self._ready: list[Any] = []  # handles, and bare callables of defer
-        self._posted: deque[Handle] = deque()  # by other threads
+        self._posted: list[Handle] = []  # by other threads
         self._idle: list[Handle] = []
         self._observed: list[Handle] = []
         self._callbacks_run = 0
         self._batch: Iterator[Record] | None = None
         self._stride = STRIDE
-        self._targets: list[Callable[[Record], object]] = [nobody]
+        self._flush_at = 0
+        self._targets: list[Callable[..., object]] = [nobody]
         self._free_targets: list[int] = []
         self._limbo_targets: list[int] = []
+        self._staged: list[TimerHandle] = []  # to be started in C at the next turn
+        self._stopped: list[int] = []  # indexes of timers to be stopped there
         self._limbo_timers: list[int] = []
         self._free_timers: list[int] = []
         self._closers: list[Callable[[], object]] = []
@@ -75,6 +117,7 @@ class Core:
         self._thread: int | None = None  # that runs the loop
         self._asleep = False
         self._stopping = False
+        self._until: Callable[[], object] | None = None  # what `run_until` waits for
         self._closed = False
         self._forked = False
         self._debug = Debug.wanted(debug)
@@ -95,9 +138,14 @@ class Core:
             self._take_posted()
         if self._ready:
             self._run_ready()
-        submissions = self.submissions
-        submitted = b"".join(submissions)
-        submissions.clear()
+        if self._until is not None and self._until():  # what was just called may be all that was waited for
+            self._stopping = True
+        if self._staged or self._stopped:
+            self._submit_timers()
+        submitted = b""
+        if self.submissions:
+            submitted = b"".join(self.submissions)
+            self.submissions.clear()
         # Before looking at what other threads may have done: one that comes after this look sees that it has to wake us.
         self._asleep = True
         if self._ready or self._posted or self._stopping or self._idle:
@@ -114,7 +162,7 @@ class Core:
             result = self._take_flags(result)
         count, used = result & 0xFFFFFF, result >> 24
         if used:
-            self.arena = self._arena_view[:used]
+            self.arena = self.arena_view[:used]
         self._batch = batch = _RECORD.iter_unpack(self._record_view[: count * 32])
         if count > self._stride or self._debug is not None:
             self._dispatch(batch)
@@ -139,24 +187,69 @@ class Core:
 
     def _dispatch(self, batch: Iterator[Record]) -> None:
         """Call the targets of a batch, and flush what they have submitted whenever they have taken long."""
-        targets, stride = self._targets, self._stride
+        targets: Any = self._targets
         if self._debug is not None:
             targets = self._debug.timed_targets(targets)
-        flush_at = perf_counter_ns() + FLUSH_AFTER_NS
+        left = self.begin_pace()
         while length_hint(batch):
             try:
-                for record in islice(batch, stride or 1):
+                for record in batch:
                     targets[record[0]](record)
+                    left -= 1
+                    if not left:
+                        left = self.keep_pace()
             except Exception as error:
                 self._report(error, named(self._targets[record[0]]))
-            if perf_counter_ns() < flush_at:
-                stride = min(stride * 2 or 1, STRIDE)
-            else:
-                stride = 0
-                self.flush()
-                flush_at = perf_counter_ns() + FLUSH_AFTER_NS
-        self._stride = stride
+                left = self.keep_pace()
         self._batch = None
+
+    def begin_pace(self) -> int:
+        """Begin to call many callbacks in a row, so that no answer waits long for its neighbours' handlers.
+
+        For the receiver of a record that speaks of many things::
+
+            left = loop.begin_pace()
+            for item in items:
+                deal_with(item)
+                left -= 1
+                if not left:
+                    left = loop.keep_pace()
+
+        Returns:
+            How many callbacks may run before the first `keep_pace`.
+
+        Thread safety: loop thread only.
+        """
+        self._flush_at = perf_counter_ns() + FLUSH_AFTER_NS
+        return self._stride or 1
+
+    def keep_pace(self) -> int:
+        """Flush if the callbacks since the last time have taken long; return how many may run before the next look."""
+        if perf_counter_ns() < self._flush_at:
+            self._stride = STRIDE
+            return STRIDE
+        self._stride = 0
+        self.flush()
+        self._flush_at = perf_counter_ns() + FLUSH_AFTER_NS
+        return 1
+
+    def pace(self, items: Iterator[Item], call: Callable[[Iterator[Item]], None]) -> None:
+        """Have ``call`` take all items, a few at a time, and flush whenever those before have taken long.
+
+        For the receiver of a record that speaks of many things: no answer shall wait for its neighbours' handlers.
+
+        Args:
+            items: Must know how many are left (``__length_hint__``), as those of lists and of `struct.iter_unpack` do.
+            call: Is given an iterator of some of them. It deals with exceptions itself; when it returns before all are taken it is
+                called again. What it lets through, as an interrupt, goes to the caller, with ``items`` where they were.
+        """
+        left = self.begin_pace()
+        while length_hint(items):
+            call(islice(items, left))
+            left = self.keep_pace()
+
+    def _submit_timers(self) -> None:
+        raise NotImplementedError  # evloop._timers
 
     def _run_ready(self) -> None:
         """Call what `call_soon` and `defer` have queued; what that queues itself is for the next turn."""
@@ -164,19 +257,20 @@ class Core:
         self._callbacks_run += len(ready)
         queue: Iterator[Any] = iter(ready)
         item: Any = None
-        run = self._debug.timed if self._debug is not None else None
+        debug = self._debug
         while True:
             try:
+                if debug is not None:
+                    for item in queue:
+                        debug.timed(item._callback if type(item) is Handle else item, _runner(item))
+                    return
                 for item in queue:
-                    if run is not None:
-                        run(item._callback if type(item) is Handle else item, _runner(item))
-                    elif type(item) is not Handle:
+                    if type(item) is not Handle:
                         item()
-                    elif not item._cancelled:
-                        if item._args:
-                            item._context.run(item._callback, *item._args)
-                        else:
-                            item._context.run(item._callback)
+                    elif item._args:
+                        item._context.run(item._callback, *item._args)
+                    elif (callback := item._callback) is not None:
+                        item._context.run(callback)
                 return
             except Exception as error:
                 self._report(error, item)
@@ -187,8 +281,11 @@ class Core:
                 raise
 
     def _take_posted(self) -> None:
-        take = self._posted.popleft
-        self._ready += [take() for _ in range(len(self._posted))]
+        # Other threads may append meanwhile: each of these steps is one operation on the list, and takes only what was counted.
+        posted = self._posted
+        count = len(posted)
+        self._ready += posted[:count]
+        del posted[:count]
 
     def _run_each(self, handles: list[Handle]) -> None:
         """Run idle handles or observers; they may cancel themselves and each other."""
@@ -206,14 +303,18 @@ class Core:
 
         Thread safety: loop thread only.
         """
+        if self._staged or self._stopped:
+            self._submit_timers()
         if self.submissions and not self._closed and not self._forked:
             submitted = b"".join(self.submissions)
             self.submissions.clear()
-            _flush(self._ptr, submitted, len(submitted))
+            if _flush(self._ptr, submitted, len(submitted)):
+                self._remap()
 
     def _remap(self) -> None:
         self._record_view = ffi.buffer(lib.ev_records(self._ptr), lib.ev_record_capacity(self._ptr) * _RECORD.size)
-        self._arena_view = ffi.buffer(lib.ev_arena(self._ptr), lib.ev_arena_capacity(self._ptr))
+        # What C holds now; a slice is a `bytes`. For records whose bytes are not in `arena` (evloop.h, arena_reserve).
+        self.arena_view: Any = ffi.buffer(lib.ev_arena(self._ptr), lib.ev_arena_capacity(self._ptr))
 
     def _settle(self) -> None:
         """Give back what was dropped in the last batch, now that no record of that batch is left."""
@@ -253,10 +354,11 @@ class Core:
     @property
     def address(self) -> int:
         """The address of the ``ev_loop``, for the C interface of the packages above."""
-        self._check_open()
-        return int(ffi.cast("uintptr_t", self._ptr))
+        if self._closed or self._forked:
+            self._check_open()
+        return self._address
 
-    def add_target(self, callback: Callable[[Record], object]) -> int:
+    def add_target(self, callback: Callable[..., object]) -> int:
         """Make ``callback`` the receiver of records, and return the number that C puts first in them."""
         if self._free_targets:
             target = self._free_targets.pop()
@@ -265,6 +367,10 @@ class Core:
             target = len(self._targets)
             self._targets.append(callback)
         return target
+
+    def set_target(self, target: int, callback: Callable[..., object]) -> None:
+        """Make another callback the receiver, from the next record on."""
+        self._targets[target] = callback
 
     def drop_target(self, target: int) -> None:
         """Let a target go. It gets no record of this batch any more, and its number is used again only after the batch."""
@@ -277,6 +383,17 @@ class Core:
         An exception in one is reported and keeps none of the others from being called.
         """
         self._closers.append(closer)
+
+    def remove_on_close(self, closer: Callable[[], object]) -> bool:
+        """Take back what `on_close` was given, as somebody does who has closed by itself; whether it was there.
+
+        One that is being called, or was, is not there any more.
+        """
+        try:
+            self._closers.remove(closer)
+        except ValueError:
+            return False
+        return True
 
     # -- checks ----------------------------------------------------------------------------------------------------------------
 
@@ -300,7 +417,14 @@ def backend_names() -> list[str]:
     return names
 
 
-def nobody(record: Record) -> None:
+class Refusing(list[Any]):
+    """Stands in for the queues of a closed loop, so that an open one need not ask whether it is."""
+
+    def append(self, item: object, /) -> None:
+        raise LoopClosedError("the loop is closed")
+
+
+def nobody(record: Record | None = None) -> None:
     """Take the records of a target that was dropped while they were under way."""
 
 

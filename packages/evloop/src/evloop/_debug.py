@@ -45,12 +45,11 @@ class Debug:
         try:
             run()
         finally:
-            whole = perf_counter() - start
-            took = whole - self._inner
-            self._inner = outer + whole
+            took = perf_counter() - start - self._inner
             self.longest_callback = max(self.longest_callback, took)
             if took > self.slow_callback_duration:
                 logger.warning("callback %s took %.3f s", describe(callback), took)
+            self._inner = outer + perf_counter() - start  # with the logging, which is not the caller's doing
 
     def timed_targets(self, targets: list[Callable[[Any], object]]) -> Any:
         """Stand in for the list of targets, so that each call is timed."""

@@ -85,7 +85,7 @@ class FileWatcher:
             raise TypeError(f"a callback must be callable, not {callback!r}")
         if loop.is_closed():
             raise LoopClosedError("the loop is closed")
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._loop = loop
         self._callback = callback
         self._timer: Handle | None = None
@@ -116,8 +116,7 @@ class FileWatcher:
         self._loop.remove_reader(self._queue)
         self._tree.close()
         lib.ev_fs_close(self._queue)
-        if self.close in self._loop._closers:
-            self._loop._closers.remove(self.close)
+        self._loop.remove_on_close(self.close)
 
     def __enter__(self) -> FileWatcher:
         return self

@@ -10,8 +10,8 @@ from typing import Any
 
 from evloop._attach import Attachment
 from evloop._callbacks import checked
-from evloop._core import Record, backend_names
-from evloop._errors import LoopClosedError, LoopRunningError
+from evloop._core import Record, Refusing, backend_names
+from evloop._errors import LoopRunningError
 from evloop._shim import ffi, lib
 from evloop._signals import SignalWatch
 from evloop._stats import Stats, read_stats
@@ -41,6 +41,8 @@ class Loop(Watchers):
     down to C, ``arena``, the bytes that the records of this batch speak of, ``address``, and `add_target`.
     """
 
+    __slots__ = ("_attachment", "_signals")
+
     def __init__(self, *, backend: str | None = None, debug: bool | None = None) -> None:
         super().__init__(backend=backend, debug=debug)
         self._signals: SignalWatch | None = None
@@ -54,12 +56,16 @@ class Loop(Watchers):
         Raises:
             KeyboardInterrupt: Ctrl-C, in the main thread, when no handler for SIGINT was added. The loop stays usable.
             LoopRunningError: The loop is running already.
+            LoopClosedError: It is closed.
             ForkedLoopError: The loop was made before a fork, and this is the child.
         """
         self.run_until(_never)
 
     def run_until(self, predicate: Callable[[], object]) -> None:
-        """Run until ``predicate()`` is true, which is asked before each turn, or until `stop` is called. Raises: as `run`."""
+        """Run until ``predicate()`` is true or `stop` is called. Raises: as `run`.
+
+        It is asked before each turn, and again before the turn sleeps.
+        """
         self._enter()
         guard: SignalWatch | None = None
         try:
@@ -72,12 +78,14 @@ class Loop(Watchers):
                 while not self._stopping:
                     self._turn(-1)
             else:
+                self._until = predicate
                 while not self._stopping and not predicate():
                     self._turn(-1)
             self.flush()  # the answers of the last batch
         finally:
             if guard is not None:
                 guard.release_interrupts()
+            self._until = None
             self._stopping = False
             self._thread = None
 
@@ -173,8 +181,8 @@ class Loop(Watchers):
             if not self._forked:
                 lib.ev_loop_close(self._ptr)
             self._ptr = ffi.NULL
-        self._ready = _Refusing()
-        self._posted = _Refusing()  # type: ignore[assignment]  # what append raises is all that counts
+        self._ready = Refusing()
+        self._posted = Refusing()
         self._idle.clear()
         self._observed.clear()
         self.submissions.clear()
@@ -219,6 +227,10 @@ class Loop(Watchers):
         """Whether a thread is in `run` or `run_once`."""
         return self._thread is not None
 
+    def is_current(self) -> bool:
+        """Whether this thread is in `run` or `run_once` of this loop. Thread safety: any thread."""
+        return self._thread == threading.get_ident()
+
     def is_closed(self) -> bool:
         """Whether `close` has been called."""
         return self._closed
@@ -230,13 +242,6 @@ class Loop(Watchers):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class _Refusing(list[Any]):
-    """Stands in for the queues of a closed loop, so that an open one need not ask whether it is."""
-
-    def append(self, item: object, /) -> None:
-        raise LoopClosedError("the loop is closed")
 
 
 def _never() -> bool:

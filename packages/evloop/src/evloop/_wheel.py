@@ -38,8 +38,8 @@ class WheelTimer:
         args: tuple[Any, ...],
     ) -> None:
         self._wheel = wheel
-        self.when = when
-        self.interval = interval
+        self.when: float = when
+        self.interval: float | None = interval
         self._callback = callback
         self._args = args
         self._index = -1

@@ -24,6 +24,7 @@ Environment variables, all optional:
 
 * ``EV_SHIM_WERROR=1`` adds ``-Wall -Wextra -Werror``.
 * ``EV_SHIM_SANITIZE=address,undefined`` builds with these sanitizers, for debugging.
+* ``EV_SHIM_COVERAGE=1`` builds with gcc's counters of lines and branches; what gcov reads stays in ``build/shim``.
 * ``EV_SHIM_CFLAGS`` is added to the end of the compiler's arguments.
 * ``CC`` replaces the compiler that this Python was built with.
 * ``EVLOOP_KQUEUE_PREFIX=/somewhere``, on Linux, builds evloop's kqueue backend as well, against a library that offers
@@ -59,6 +60,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,7 +168,7 @@ def build_shim(root: str | os.PathLike[str], package: str, *, needs: Sequence[st
         macros.append(("Py_LIMITED_API", _LIMITED_API))
     else:
         macros.append(("_CFFI_NO_LIMITED_API", None))
-    with tempfile.TemporaryDirectory(prefix=f"{package}-shim-") as scratch:
+    with _scratch(package, built) as scratch:
         result = _compile(
             package,
             scratch,
@@ -205,6 +207,18 @@ def check_toolchain(package: str, *, build_requirements: bool = True) -> None:
     missing = [name for name in ("cffi", "setuptools") if build_requirements and importlib.util.find_spec(name) is None]
     if missing:
         raise SystemExit(f"{package}: building the shim needs {' and '.join(missing)}: `pip install cffi setuptools`")
+
+
+@contextmanager
+def _scratch(package: str, built: Path) -> Iterator[str]:
+    """Give a folder to compile in: one that is gone afterwards, or where the counters of the built module will be."""
+    if _is_on("EV_SHIM_COVERAGE"):
+        folder = built.parent / "objects"
+        folder.mkdir(parents=True, exist_ok=True)
+        yield str(folder)
+        return
+    with tempfile.TemporaryDirectory(prefix=f"{package}-shim-") as scratch:
+        yield scratch
 
 
 def _compile(package: str, scratch: str, filename: str, *, cdef: str, sources: list[str], **options: Any) -> Path:
@@ -252,12 +266,20 @@ def _flags() -> tuple[list[str], list[str]]:
             "-fno-sanitize-recover=all",
         ]
         link_args.append(f"-fsanitize={sanitizers}")
+    elif _is_on("EV_SHIM_COVERAGE"):
+        # Not optimised: a line and a branch are then what the source says. Atomic, because loops run in threads.
+        compile_args += ["-O0", "-g", "--coverage", "-fprofile-update=atomic"]
+        link_args.append("--coverage")
     else:
         compile_args.append("-O3")
-    if os.environ.get("EV_SHIM_WERROR", "0") not in ("", "0"):
+    if _is_on("EV_SHIM_WERROR"):
         compile_args += ["-Wall", "-Wextra", "-Werror"]
     compile_args += shlex.split(os.environ.get("EV_SHIM_CFLAGS", ""))
     return compile_args, link_args
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable, "0") not in ("", "0")
 
 
 def _find_kqueue(package: str, prefix: Path) -> tuple[Path, Path]:

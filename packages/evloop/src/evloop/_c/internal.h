@@ -75,6 +75,7 @@ struct ev_loop {
     size_t records_taken; /* by Python, at the end of the last turn */
     uint8_t *arena;
     size_t arena_used, arena_capacity;
+    size_t arena_shown; /* so much of it Python takes as one object */
     uint8_t moved; /* the records or the arena, since the end of the last turn */
 
     struct ev_slot *slots;
@@ -83,7 +84,7 @@ struct ev_loop {
     uint64_t now_ms;
     uint64_t returned_ns; /* when the last turn gave its batch to Python, or 0 when that was empty */
     struct ev_wheel wheel;
-    struct ev_task_list soon, next_turn, reap;
+    struct ev_task_list soon, next_turn, batch_end, reap;
     struct ev_waker waker;
     struct ev_module *modules[EV_MODULES];
 
@@ -95,6 +96,9 @@ struct ev_loop {
     /* Events are fetched many at a time and handled EV_TURN_EVENTS a turn. */
     struct ev_ready *ready;
     int ready_capacity, ready_at, ready_count, quiet_fetches;
+    /* Targets of the readers and writers of Python that are ready in this turn, at most two for an event. */
+    uint32_t callable[2 * EV_TURN_EVENTS];
+    size_t callable_count;
     uint8_t scratch[EV_SCRATCH_SIZE];
 };
 
@@ -107,7 +111,12 @@ void ev__slots_settle(ev_loop *); /* what was released before this batch may be 
 
 /* rings.c */
 void ev__emit(ev_loop *, uint32_t target, int64_t a, int64_t b, uint64_t token);
+/* One record for many numbers: b = how many; a = the only one, or where in the arena they lie. A record each would cost Python as
+ * much again as what it calls for them. */
+void ev__emit_many(ev_loop *, uint32_t target, const uint32_t *numbers, size_t count);
 uint8_t *ev__arena_put(ev_loop *, size_t len, int64_t *offset);
+uint8_t *ev__arena_reserve(ev_loop *, size_t most, int64_t *offset);
+void ev__arena_commit(ev_loop *, int64_t offset, size_t len);
 int ev__arena_full(ev_loop *);
 void ev__rings_reset(ev_loop *);
 void ev__submit(ev_loop *, const uint8_t *submissions, size_t len);
@@ -125,7 +134,7 @@ void ev__tasks_run(struct ev_task_list *, ev_loop *);
 void ev__tasks_take(struct ev_task_list *into, struct ev_task_list *from); /* `into` is not initialised, `from` is empty then */
 
 /* timers.c: the timers of Python */
-void ev__timer_op(ev_loop *, unsigned op, uint64_t index, const uint8_t *payload, size_t len);
+void ev__timers_op(ev_loop *, unsigned op, const uint8_t *payload, size_t len);
 struct ev_pytimer *ev__timer_find(struct ev_timer_table *, uint64_t index); /* NULL when it was never made */
 struct ev_pytimer *ev__timer_make(struct ev_timer_table *, uint64_t index); /* NULL when memory is short */
 uint64_t ev__timer_tick(double seconds);                                     /* rounded up: never early */

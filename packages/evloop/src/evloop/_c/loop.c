@@ -14,7 +14,8 @@ enum { FIRST_RECORDS = 1024, FIRST_ARENA = 256 * 1024 };
 static void loop_op(ev_loop *loop, struct ev_module *m, unsigned op, unsigned arg, uint64_t id, const uint8_t *payload, size_t len) {
     (void)m;
     (void)arg;
-    ev__timer_op(loop, op, id, payload, len);
+    (void)id;
+    ev__timers_op(loop, op, payload, len);
 }
 
 static struct ev_module loop_module = {.op = loop_op, .close = NULL};
@@ -61,6 +62,7 @@ int ev_loop_open(const char *backend, ev_loop **out) {
     ev__wheel_init(&loop->wheel, loop->now_ms);
     ev__tasks_init(&loop->soon);
     ev__tasks_init(&loop->next_turn);
+    ev__tasks_init(&loop->batch_end);
     ev__tasks_init(&loop->reap);
     int rc = loop->records && loop->arena && loop->ready ? chosen->open(&loop->backend_state) : -ENOMEM;
     if (rc == 0) {
@@ -117,9 +119,9 @@ static void ready_for_python(ev_loop *loop, struct ev_watcher *w, unsigned ready
         return;
     }
     if (ready & EV_READ)
-        ev__emit(loop, watcher->read_target, EV_READ, 0, 0);
+        loop->callable[loop->callable_count++] = watcher->read_target;
     if (ready & EV_WRITE)
-        ev__emit(loop, watcher->write_target, EV_WRITE, 0, 0);
+        loop->callable[loop->callable_count++] = watcher->write_target;
 }
 
 int ev_fd_watch(ev_loop *loop, int fd, unsigned events, uint32_t read_target, uint32_t write_target, struct ev_pywatcher **out) {
@@ -170,6 +172,7 @@ static void timer_start(ev_loop *loop, struct ev_timer *t, uint64_t delay_ms, ev
 static void timer_stop(ev_loop *loop, struct ev_timer *t) { ev__wheel_cancel(&loop->wheel, t); }
 static void soon(ev_loop *loop, struct ev_task *task, ev_task_fn fn) { ev__tasks_add(&loop->soon, task, fn); }
 static void next_turn(ev_loop *loop, struct ev_task *task, ev_task_fn fn) { ev__tasks_add(&loop->next_turn, task, fn); }
+static void batch_end(ev_loop *loop, struct ev_task *task, ev_task_fn fn) { ev__tasks_add(&loop->batch_end, task, fn); }
 static void reap(ev_loop *loop, struct ev_task *task, ev_task_fn fn) { ev__tasks_add(&loop->reap, task, fn); }
 static uint8_t *scratch(ev_loop *loop) { return loop->scratch; }
 
@@ -196,6 +199,9 @@ static const struct ev_capi capi = {
     .scratch = scratch,
     .buffer_get = ev__buffer_get,
     .buffer_put = ev__buffer_put,
+    .arena_reserve = ev__arena_reserve,
+    .arena_commit = ev__arena_commit,
+    .batch_end = batch_end,
 };
 
 const struct ev_capi *ev_capi(void) { return &capi; }

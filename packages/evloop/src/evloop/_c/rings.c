@@ -26,7 +26,7 @@ void ev__emit(ev_loop *loop, uint32_t target, int64_t a, int64_t b, uint64_t tok
     loop->records[loop->record_count++] = (struct ev_record){target, a, b, token};
 }
 
-uint8_t *ev__arena_put(ev_loop *loop, size_t len, int64_t *offset) {
+uint8_t *ev__arena_reserve(ev_loop *loop, size_t len, int64_t *offset) {
     size_t at = (loop->arena_used + 7) & ~(size_t)7;
     if (len > loop->arena_capacity - at || at > loop->arena_capacity) {
         size_t capacity = loop->arena_capacity;
@@ -35,9 +35,27 @@ uint8_t *ev__arena_put(ev_loop *loop, size_t len, int64_t *offset) {
         loop->arena = grown(loop, loop->arena, capacity);
         loop->arena_capacity = capacity;
     }
-    loop->arena_used = at + len;
     *offset = (int64_t)at;
     return loop->arena + at;
+}
+
+void ev__arena_commit(ev_loop *loop, int64_t offset, size_t len) { loop->arena_used = (size_t)offset + len; }
+
+uint8_t *ev__arena_put(ev_loop *loop, size_t len, int64_t *offset) {
+    uint8_t *p = ev__arena_reserve(loop, len, offset);
+    ev__arena_commit(loop, *offset, len);
+    loop->arena_shown = loop->arena_used;
+    return p;
+}
+
+void ev__emit_many(ev_loop *loop, uint32_t target, const uint32_t *numbers, size_t count) {
+    if (count == 1) {
+        ev__emit(loop, target, numbers[0], 1, 0);
+    } else if (count) {
+        int64_t offset;
+        memcpy(ev__arena_put(loop, count * sizeof *numbers, &offset), numbers, count * sizeof *numbers);
+        ev__emit(loop, target, offset, (int64_t)count, 0);
+    }
 }
 
 int ev__arena_full(ev_loop *loop) { return loop->arena_used >= ARENA_SOFT_LIMIT; }
@@ -48,7 +66,7 @@ void ev__rings_reset(ev_loop *loop) {
     if (kept)
         memmove(loop->records, loop->records + loop->records_taken, kept * sizeof *loop->records);
     else
-        loop->arena_used = 0;
+        loop->arena_used = loop->arena_shown = 0;
     loop->record_count = kept;
     loop->records_taken = 0;
 }

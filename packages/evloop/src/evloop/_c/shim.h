@@ -19,7 +19,7 @@ const char *ev_backend_name(unsigned i);
  * a millisecond for the last batch. A signal ends the wait early. */
 uint64_t ev_turn(ev_loop *, const char *submissions, size_t len, int64_t timeout_ns);
 /* Executes submissions and flushes write queues, without reading anything. */
-void ev_flush(ev_loop *, const char *submissions, size_t len);
+int ev_flush(ev_loop *, const char *submissions, size_t len);
 void *ev_records(ev_loop *);
 size_t ev_record_capacity(const ev_loop *);
 void *ev_arena(ev_loop *);
@@ -47,18 +47,20 @@ void ev_read_stats(const ev_loop *, struct ev_stats *out);
 /* Any thread: makes a turn that waits, or the next one that would, return. */
 void ev_wake(ev_loop *);
 
-/* Watches fd for Python. A record's a = what it is ready for: one record for both directions when their targets are the same, else
- * one each. The watcher is freed by ev_fd_unwatch, which may be called once. */
+/* Watches fd for Python. When the targets of both directions are the same there is a record for each event, and its a = what it is
+ * ready for; else the turn has one record for all that are ready, see EV_TARGET_READY. The watcher is freed by ev_fd_unwatch, which may be called once. */
 struct ev_pywatcher;
 int ev_fd_watch(ev_loop *, int fd, unsigned events, uint32_t read_target, uint32_t write_target, struct ev_pywatcher **out);
 int ev_fd_modify(ev_loop *, struct ev_pywatcher *, unsigned events);
 void ev_fd_rearm(ev_loop *, struct ev_pywatcher *, unsigned events);
 void ev_fd_unwatch(ev_loop *, struct ev_pywatcher *);
 
-/* Operations of EV_MODULE_LOOP. id is the timer's index, the payload of a start is its deadline in seconds, a double. */
-enum { EV_OP_TIMER_START = 1, EV_OP_TIMER_STOP = 2 };
-/* Records of expired timers: b = how many; a = the index of the only one, or where in the arena their indexes lie, 32 bits each. */
-enum { EV_TARGET_TIMER = 1 };
+/* Operations of EV_MODULE_LOOP, each for any number of timers; numbers are in the machine's own order. The payload of a start
+ * are the deadlines in seconds, a double each, and after them the indexes of the timers, 32 bits each; that of a stop are indexes. */
+enum { EV_OP_TIMERS_START = 1, EV_OP_TIMERS_STOP = 2 };
+/* Records of expired timers: b = how many; a = the index of the only one, or where in the arena their indexes lie, 32 bits each.
+ * Records of readers and writers that are ready are the same with the targets that ev_fd_watch was given. */
+enum { EV_TARGET_TIMER = 1, EV_TARGET_READY = 2 };
 
 const struct ev_capi *ev_capi(void);
 

@@ -62,35 +62,46 @@ uint64_t ev__timer_tick(double seconds) {
 
 static void expired(ev_loop *loop, struct ev_timer *t) { ev__timer_fired(&loop->timers, t); }
 
-/* One record for all: a record each would cost Python as much again as calling them. A timer that is alone travels in the record. */
 void ev__timers_tell(ev_loop *loop) {
     struct ev_timer_table *table = &loop->timers;
     size_t count = table->fired_count;
     table->fired_count = 0;
     loop->stats.timers += count;
-    if (count == 1) {
-        ev__emit(loop, EV_TARGET_TIMER, table->fired[0], 1, 0);
-    } else if (count) {
-        int64_t offset;
-        memcpy(ev__arena_put(loop, count * sizeof *table->fired, &offset), table->fired, count * sizeof *table->fired);
-        ev__emit(loop, EV_TARGET_TIMER, offset, (int64_t)count, 0);
-    }
+    ev__emit_many(loop, EV_TARGET_TIMER, table->fired, count);
 }
 
-void ev__timer_op(ev_loop *loop, unsigned op, uint64_t index, const uint8_t *payload, size_t len) {
-    if (op == EV_OP_TIMER_START && len == sizeof(double)) {
-        double when;
-        memcpy(&when, payload, sizeof when);
-        struct ev_pytimer *timer = ev__timer_make(&loop->timers, index);
-        if (!timer) { /* no memory to wait with: late is wrong, at once is wrong, but at once is noticed */
-            ev__emit(loop, EV_TARGET_TIMER, (int64_t)index, 1, 0);
-            return;
+static void start(ev_loop *loop, uint32_t index, double when) {
+    struct ev_pytimer *timer = ev__timer_make(&loop->timers, index);
+    if (!timer) { /* no memory to wait with: late is wrong, at once is wrong, but at once is noticed */
+        ev__emit(loop, EV_TARGET_TIMER, (int64_t)index, 1, 0);
+        return;
+    }
+    timer->t.fn = expired;
+    ev__wheel_insert(&loop->wheel, &timer->t, ev__timer_tick(when));
+}
+
+static void stop(ev_loop *loop, uint32_t index) {
+    struct ev_pytimer *timer = ev__timer_find(&loop->timers, index);
+    if (timer)
+        ev__wheel_cancel(&loop->wheel, &timer->t);
+}
+
+static uint32_t index_at(const uint8_t *indexes, size_t i) {
+    uint32_t index;
+    memcpy(&index, indexes + i * sizeof index, sizeof index);
+    return index;
+}
+
+void ev__timers_op(ev_loop *loop, unsigned op, const uint8_t *payload, size_t len) {
+    if (op == EV_OP_TIMERS_START) {
+        size_t count = len / (sizeof(double) + sizeof(uint32_t));
+        for (size_t i = 0; i < count; i++) {
+            double when;
+            memcpy(&when, payload + i * sizeof when, sizeof when);
+            start(loop, index_at(payload + count * sizeof when, i), when);
         }
-        timer->t.fn = expired;
-        ev__wheel_insert(&loop->wheel, &timer->t, ev__timer_tick(when));
-    } else if (op == EV_OP_TIMER_STOP) {
-        struct ev_pytimer *timer = ev__timer_find(&loop->timers, index);
-        if (timer)
-            ev__wheel_cancel(&loop->wheel, &timer->t);
+    } else if (op == EV_OP_TIMERS_STOP) {
+        for (size_t i = 0; i < len / sizeof(uint32_t); i++)
+            stop(loop, index_at(payload, i));
     }
 }

@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define EV_CAPI_MAJOR 1
-#define EV_CAPI_MINOR 0
+#define EV_CAPI_MINOR 2
 #define EV_CAPI_COMPATIBLE(api) ((api)->major == EV_CAPI_MAJOR && (api)->minor + 1 > EV_CAPI_MINOR)
 
 typedef struct ev_loop ev_loop;
@@ -116,6 +116,16 @@ struct ev_capi {
      * short; whoever got one puts it back to the same loop. */
     void *(*buffer_get)(ev_loop *);
     void (*buffer_put)(ev_loop *, void *);
+
+    /* Since 1.1. To read to where Python finds it: reserve returns room for `most` bytes at the end of the arena, 8-aligned, and commit
+     * takes the first len of them, if nothing was put or reserved in between. What lies there is not in the `bytes` that Python makes
+     * of the arena at the beginning of a batch: it takes each from the arena itself. */
+    uint8_t *(*arena_reserve)(ev_loop *, size_t most, int64_t *offset);
+    void (*arena_commit)(ev_loop *, int64_t offset, size_t len);
+
+    /* Since 1.2. batch_end: when everything of this turn, or of a flush, has happened. Who makes one record of all that he has to say
+     * emits it there, behind the others. */
+    void (*batch_end)(ev_loop *, struct ev_task *, ev_task_fn);
 };
 #define EV_SCRATCH_SIZE 65536
 #define EV_BUFFER_SIZE 4096
