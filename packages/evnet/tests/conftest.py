@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +12,11 @@ import pytest
 import evnet
 from evloop import Loop
 from evloop.testing import backends, checked_loop, run_until
+
+sys.path.append(str(Path(__file__).resolve().parent))  # for tls_peers.py: pytest imports test files by their paths
+
+# With injected faults one turn may do nothing, and the next one, too.
+TURNS = 5 if "EV_FAULTS" in os.environ else 1
 
 
 @pytest.fixture(params=backends())
@@ -22,6 +30,63 @@ def loop(backend: str) -> Iterator[Loop]:
     """A loop on each backend; fails on a descriptor left open and on an exception nobody expected."""
     with checked_loop(backend) as loop:
         yield loop
+
+
+class Gatherer:
+    """A datagram protocol that writes down what happens to it, and checks the order in which it may happen."""
+
+    def __init__(self) -> None:
+        self.transport: Any = None
+        self.datagrams: list[tuple[bytes, Any]] = []
+        self.errors: list[OSError] = []
+        self.pauses: list[str] = []
+        self.lost = 0
+        self.cause: Exception | None = None
+
+    @property
+    def address(self) -> Any:
+        return self.transport.get_extra_info("sockname")
+
+    @property
+    def data(self) -> list[bytes]:
+        return [data for data, _ in self.datagrams]
+
+    def connection_made(self, transport: Any) -> None:
+        assert self.transport is None
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        assert not self.transport.is_closing()
+        self.datagrams.append((data, addr))
+
+    def error_received(self, exc: OSError) -> None:
+        assert not self.transport.is_closing()
+        self.errors.append(exc)
+
+    def pause_writing(self) -> None:
+        assert self.pauses[-1:] != ["pause"]
+        self.pauses.append("pause")
+
+    def resume_writing(self) -> None:
+        assert self.pauses[-1:] == ["pause"]
+        self.pauses.append("resume")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        assert not self.lost
+        self.lost += 1
+        self.cause = exc
+
+
+@pytest.fixture
+def gatherer() -> type[Gatherer]:
+    return Gatherer
+
+
+@pytest.fixture(params=["batches", "one-by-one"])
+def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How datagrams pass into the kernel: as on this system, and as on those that have no batches."""
+    monkeypatch.setattr("evnet._udp._calls", 0 if request.param == "batches" else 2)
+    return str(request.param)
 
 
 class Recorder:
@@ -87,7 +152,7 @@ class Pair:
         self.clients.append(client)
         if receive_buffer:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        client.settimeout(10)
+        client.settimeout(30)
         client.connect(self.server.addresses[0])
         return client
 
@@ -105,8 +170,8 @@ class Pair:
 
     def turns(self, count: int = 3) -> None:
         """Let what is under way happen, where there is nothing to wait for."""
-        for _ in range(count):
-            self.loop.run_once(0.005)
+        for _ in range(count * TURNS):
+            self.loop.run_once(0.005 / TURNS)
 
     def read(self, client: socket.socket, count: int) -> bytes:
         """Read so many bytes, or to the end, with the loop running meanwhile."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import socket
 import subprocess
 import sys
+import weakref
 from typing import Any
 
 import pytest
@@ -12,6 +15,8 @@ import pytest
 import evnet
 from evloop import Loop, LoopClosedError
 from evloop.testing import checked_loop, open_descriptors
+from evnet._options import stream_options
+from evnet._server import Limit, Server
 
 Pair = Any
 
@@ -144,6 +149,334 @@ def test_a_protocol_that_cannot_be_made(pair: Pair, recorder: Any, where: str) -
     pair.until(lambda: protocol.data == b"fine")
 
 
+# -- limits ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_over_the_limit_clients_wait(pair: Pair, recorder: Any) -> None:
+    """On all addresses together; while they wait nothing happens, and each place is taken as soon as it is free."""
+    hosts = ["127.0.0.1", "127.0.0.2"]
+    server = evnet.listen_tcp(pair.loop, lambda: recorder(pair), hosts, 0, max_connections=3)
+    for number in range(8):
+        client = socket.create_connection(server.addresses[number % 2], timeout=10)
+        pair.clients.append(client)
+        client.sendall(b"%d" % number)
+    pair.until(lambda: len(pair.made) == 3)
+    pair.turns()
+    events = pair.loop.stats().events
+    pair.turns(5)
+    assert pair.loop.stats().events == events
+    assert server.connections == 3
+    served = []
+    for count in range(3, 11):
+        pair.until(lambda count=count: len(pair.made) == min(count, 8) and all(each.data for each in pair.made))
+        protocol = next(each for each in pair.made if "lost" not in each.calls)
+        served.append(int(protocol.data))
+        protocol.transport.close()
+        pair.until(lambda protocol=protocol: "lost" in protocol.calls)
+        assert server.connections <= 3
+    assert sorted(served) == list(range(8))
+    # The two addresses take turns: whichever was first when the three were taken, its clients are not all served before the others.
+    assert {number % 2 for number in served[3:5]} == {0, 1}
+    assert server.connections == 0
+    assert server.stats() == evnet.ServerStats(accepted=8, open=0, refused=0, shed=0)
+
+
+def test_a_server_that_stays_full_accepts_without_asking_the_poller(pair: Pair) -> None:
+    """Each that leaves makes room for one that waits, in the very next turn."""
+    pair.listen(max_connections=1)
+    for number in range(50):
+        pair.connect().sendall(b"%d" % number)
+    pair.until(lambda: pair.made)
+    turns = 0
+    while len(pair.made) < 50 or not pair.made[-1].data:
+        if pair.made[-1].data and not pair.made[-1].transport.is_closing():
+            pair.made[-1].transport.close()
+        pair.loop.run_once(5)
+        turns += 1
+    # One to close, and accept the next at its end; one in which its bytes come.
+    assert turns <= 50 * 3
+    assert pair.server.connections == 1
+
+
+def test_over_the_limit_clients_are_refused(pair: Pair) -> None:
+    server = pair.listen(max_connections=2, when_full="refuse")
+    welcome = [pair.connected()[0] for _ in range(2)]
+    for number in range(1, 4):
+        client = pair.connect()
+        pair.until(lambda number=number: server.stats().refused == number)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    assert server.stats() == evnet.ServerStats(accepted=2, open=2, refused=3, shed=0)
+    welcome[0].close()
+    pair.until(lambda: server.connections == 1)
+    client, protocol = pair.connected()
+    client.sendall(b"in")
+    pair.until(lambda: protocol.data == b"in")
+
+
+def test_closing_a_full_server(pair: Pair) -> None:
+    """Who waited is reset by the kernel, who is served goes on, and the loop does not stumble over a place that becomes free."""
+    server = pair.listen(max_connections=1)
+    client, protocol = pair.connected()
+    waiting = pair.connect()
+    pair.turns()
+    protocol.transport.close()  # a place becomes free in the turn in which the server is closed
+    server.close()
+    with pytest.raises(ConnectionResetError):
+        waiting.recv(1)
+    assert pair.read(client, 1) == b""
+    pair.until(lambda: "lost" in protocol.calls)
+    pair.turns()
+    assert server.stats() == evnet.ServerStats(accepted=1, open=0, refused=0, shed=0)
+
+
+def test_a_factory_that_raises_takes_no_place(pair: Pair, recorder: Any) -> None:
+    reported: list[Any] = []
+    pair.loop.set_exception_handler(lambda _, context: reported.append(context))
+
+    def factory() -> Any:
+        if len(reported) < 5:
+            raise RuntimeError("no")
+        return recorder(pair)
+
+    pair.listen(factory, max_connections=1)
+    for _ in range(6):
+        pair.connect()
+    pair.until(lambda: pair.made)
+    assert len(reported) == 5
+    assert pair.server.stats() == evnet.ServerStats(accepted=6, open=1, refused=0, shed=0)
+
+
+def test_a_flood_does_not_starve_a_client(pair: Pair, recorder: Any) -> None:
+    """Counted in turns: the client that is there is served in each turn, in which only so many are accepted."""
+
+    class Echo(recorder):  # type: ignore[misc]
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(data)
+
+    pair.listen(lambda: Echo(pair), backlog=1000)
+    client, _ = pair.connected()
+    client.setblocking(False)
+    flood = 400
+    for _ in range(flood):
+        pair.connect()
+    accepted, turns, answered = 1, 0, 0
+    while accepted < flood + 1:
+        client.send(b"x")
+        pair.loop.run_once(5)  # which would sleep for seconds if it waited for an event that does not come
+        turns += 1
+        pair.loop.flush()
+        answered += len(client.recv(100))
+        new, accepted = pair.server.stats().accepted - accepted, pair.server.stats().accepted
+        assert new <= 32
+    assert answered == turns
+    assert turns == -(-flood // 32)
+    assert len(pair.made) == flood + 1
+
+
+# -- descriptors from elsewhere --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix", "number"])
+def test_adopt(pair: Pair, kind: str) -> None:
+    server = pair.listen(max_connections=2)
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        if kind == "unix":
+            client, given = socket.socketpair()
+        else:
+            client = socket.create_connection(elsewhere.getsockname())
+            given, _ = elsewhere.accept()
+    client.settimeout(10)
+    client.sendall(b"early")
+    connection = server.adopt(given.detach() if kind == "number" else given)
+    assert given.fileno() == -1
+    (protocol,) = pair.made
+    assert protocol.transport is connection
+    expected = client.getsockname() if kind != "unix" else None
+    assert connection.get_extra_info("peername") in (expected, "")
+    pair.until(lambda: protocol.data == b"early")
+    connection.write(b"answer")
+    assert pair.read(client, 6) == b"answer"
+    assert server.stats() == evnet.ServerStats(accepted=1, open=1, refused=0, shed=0)
+    client.close()
+    pair.until(lambda: protocol.calls == ["made", "eof", "lost"])
+    pair.until(lambda: server.connections == 0)
+
+
+def test_adopted_connections_count(pair: Pair) -> None:
+    """They are taken over the limit, and when they end one that waits has its place."""
+    server = pair.listen(max_connections=1)
+    one, given = socket.socketpair()
+    two, other = socket.socketpair()
+    with one, two:
+        server.adopt(given)
+        server.adopt(other)
+        assert server.connections == 2
+        waiting = pair.connect()
+        waiting.sendall(b"w")
+        pair.turns()
+        assert server.connections == 2
+        one.close()
+        pair.until(lambda: server.connections == 1)
+        pair.turns()
+        assert len(pair.made) == 2
+        two.close()
+        pair.until(lambda: len(pair.made) == 3 and pair.made[2].data == b"w")
+
+
+def test_adopted_connections_go_on_after_close(pair: Pair) -> None:
+    server = pair.listen()
+    client, given = socket.socketpair()
+    with client:
+        server.adopt(given)
+        server.close()
+        client.sendall(b"x")
+        pair.until(lambda: pair.made[0].data == b"x")
+        other, late = socket.socketpair()
+        with other, late, pytest.raises(evnet.EvNetError, match="the server is closed"):
+            server.adopt(late)
+    pair.until(lambda: server.connections == 0)
+
+
+@pytest.mark.parametrize("kind", ["not connected", "datagram", "file", "closed"])
+def test_what_cannot_be_adopted(pair: Pair, kind: str) -> None:
+    server = pair.listen()
+    unconnected, left_right = socket.socket(), socket.socketpair(type=socket.SOCK_DGRAM)
+    with open(os.devnull) as file, unconnected, left_right[0], left_right[1]:
+        closed = os.dup(file.fileno())
+        os.close(closed)
+        before = open_descriptors()
+        given = {
+            "not connected": unconnected,
+            "datagram": left_right[0].fileno(),
+            "file": file.fileno(),
+            "closed": closed,
+        }[kind]
+        with pytest.raises(OSError):  # noqa: PT011 - each system call has its own
+            server.adopt(given)
+        assert open_descriptors() == before
+    assert server.stats() == evnet.ServerStats(0, 0, 0, 0)
+    pair.connected()
+
+
+@pytest.mark.parametrize("where", ["factory", "connection_made"])
+@pytest.mark.parametrize("kind", ["socket", "number"])
+def test_adopting_for_a_protocol_that_raises(pair: Pair, recorder: Any, where: str, kind: str) -> None:
+    class Failing(recorder):  # type: ignore[misc]
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            raise RuntimeError("no")
+
+    def factory() -> Any:
+        if where == "factory":
+            raise RuntimeError("no")
+        return Failing(pair)
+
+    server = pair.listen(factory)
+    client, given = socket.socketpair()
+    with client:
+        with pytest.raises(RuntimeError, match="no"):
+            server.adopt(given if kind == "socket" else given.fileno())
+        if where == "factory":
+            given.sendall(b"mine")
+            assert client.recv(9) == b"mine"
+            given.close()
+        else:
+            if kind == "number":
+                given.detach()
+            assert given.fileno() == -1
+            pair.until(lambda: pair.made[0].calls == ["made", "lost"])
+            assert client.recv(1) == b""
+        pair.turns()
+        assert server.connections == 0
+
+
+# -- ends -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_close_clients(pair: Pair) -> None:
+    """What is queued is sent, and the server goes on listening."""
+    clients = [pair.connected() for _ in range(3)]
+    for _, protocol in clients:
+        protocol.transport.write(b"bye")
+    pair.server.close_clients()
+    for client, protocol in clients:
+        assert pair.read(client, 9) == b"bye"
+        pair.until(lambda protocol=protocol: protocol.calls[-1] == "lost")
+        assert protocol.error is None
+    assert pair.server.connections == 0
+    pair.connected()
+
+
+def test_abort(pair: Pair) -> None:
+    clients = [pair.connected() for _ in range(3)]
+    assert pair.server.abort() == 3
+    for client, protocol in clients:
+        pair.until(lambda protocol=protocol: protocol.calls == ["made", "lost"])
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    assert pair.server.addresses == []
+    assert pair.server.abort() == 0
+
+
+def test_abort_inside_a_callback_reaches_those_of_the_same_batch(pair: Pair, recorder: Any) -> None:
+    class Aborting(recorder):  # type: ignore[misc]
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            pair.server.abort()
+
+    pair.listen(lambda: Aborting(pair))
+    clients = [pair.connect() for _ in range(5)]
+    pair.until(lambda: pair.made and pair.made[0].calls[-1] == "lost")
+    for client in clients:
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    assert len(pair.made) == 1
+    assert pair.server.stats().open == 0
+
+
+def test_a_socket_that_cannot_be_watched(loop: Loop, backend: str) -> None:
+    """Nothing is left of the server; the sockets stay the caller's."""
+    if backend == "poll":
+        pytest.skip("poll takes every descriptor")
+
+    class File:  # which epoll refuses
+        family = socket.AF_INET
+        fileno = staticmethod(lambda: file.fileno())
+        getsockname = staticmethod(lambda: ("a.file", 80))
+
+    with open(__file__) as file, socket.create_server(("127.0.0.1", 0)) as good:
+        good.setblocking(False)
+        before = open_descriptors()
+        with pytest.raises(PermissionError, match=r"cannot watch the socket that listens on a\.file port 80: "):
+            Server(loop, [good, File()], lambda: None, stream_options(), limit=Limit())  # type: ignore[list-item,arg-type,return-value]
+        assert open_descriptors() == before
+        with socket.create_connection(good.getsockname()) as client:
+            loop.run_once(0)
+            good.accept()[0].close()
+            assert client.recv(1) == b""
+        evnet.listen_socket(loop, lambda: None, good).close()  # type: ignore[arg-type,return-value]
+
+
+def test_repr(pair: Pair) -> None:
+    server = pair.listen()
+    assert repr(server) == f"<Server 127.0.0.1 port {server.addresses[0][1]}, 0 connections>"
+    server.close()
+    assert repr(server) == "<Server closed, 0 connections>"
+
+
+def test_a_loop_keeps_nothing_of_servers_that_were_closed(loop: Loop) -> None:
+    def make() -> weakref.ref[evnet.Server]:
+        server = evnet.listen_tcp(loop, lambda: None, "127.0.0.1", 0)  # type: ignore[arg-type,return-value]
+        server.close()
+        return weakref.ref(server)
+
+    made = [make() for _ in range(3)]
+    loop.run_once(0)
+    gc.collect()
+    assert [each() for each in made] == [None] * 3
+
+
 def test_closing_the_loop_with_open_connections(backend: str, make_pair: Any) -> None:
     with checked_loop(backend) as loop:  # which checks that all descriptors are closed
         pair = make_pair(loop)
@@ -169,11 +502,15 @@ def test_listening_on_a_closed_loop(backend: str) -> None:
 
 
 EMFILE = """
-import resource, socket, sys, time
+import logging, resource, socket, sys, time
 import evnet
 from evloop import Loop
 from evloop.testing import run_until
 
+logged = []
+handler = logging.Handler()
+handler.emit = lambda record: logged.append(record.getMessage())
+logging.getLogger("evnet").addHandler(handler)
 loop = Loop(backend=sys.argv[1])
 made, lost = [], []
 
@@ -210,6 +547,12 @@ def settled():
     return len(made) + len(shut) == 40
 run_until(loop, settled)
 assert 5 <= len(made) <= 11, len(made)
+stats = server.stats()
+assert (stats.accepted, stats.open, stats.refused, stats.shed) == (len(made), len(made), 0, 40 - len(made)), stats
+# One message, not one a client.
+host, port = server.addresses[0]
+assert len(logged) == 1, logged
+assert logged[0].startswith(f"cannot accept clients on {host} port {port}: Too many open files; "), logged
 turns, until = 0, time.monotonic() + 0.2
 while time.monotonic() < until:
     loop.run_once(0.05)

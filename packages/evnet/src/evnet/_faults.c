@@ -9,7 +9,10 @@
  *    (A descriptor that is not in the set yet is looked at when it is added.) A short count is made by asking for less.
  *  - accept4 that fails with ECONNABORTED: the client left in the queue. The one that is there comes at the next call.
  *  - epoll_wait that returns one event: the others wait in the kernel.
- *  - With EV_FAULTS_HOSTILE: connections that break, ECONNRESET at reads and EPIPE at writes.
+ *  - recvmsg, recvmmsg, sendmsg and sendmmsg on datagram sockets: EINTR, EAGAIN, ENOBUFS, fewer datagrams than there are; never a part of
+ *    one. The code leaves it to a level-triggered poller, or a timer, to ask again.
+ *  - With EV_FAULTS_HOSTILE: connections that break, ECONNRESET at reads and EPIPE at writes; and datagram sockets that report ECONNREFUSED,
+ *    once, as if an earlier datagram had not arrived.
  *
  * EV_FAULTS=SEED,ONE_IN: about every ONE_IN-th call has a fault; the same seed makes the same sequence in one thread. */
 #define _GNU_SOURCE
@@ -23,6 +26,9 @@
 #include <sys/epoll.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <time.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 enum { FDS = 65536 };
 
@@ -37,6 +43,12 @@ static __thread uint64_t state;
 static ssize_t (*real_recv)(int, void *, size_t, int);
 static ssize_t (*real_send)(int, const void *, size_t, int);
 static ssize_t (*real_sendmsg)(int, const struct msghdr *, int);
+static ssize_t (*real_recvmsg)(int, struct msghdr *, int);
+static int (*real_recvmmsg)(int, struct mmsghdr *, unsigned, int, struct timespec *);
+static int (*real_sendmmsg)(int, struct mmsghdr *, unsigned, int);
+static ssize_t (*real_read)(int, void *, size_t);
+static ssize_t (*real_pread)(int, void *, size_t, off_t);
+static ssize_t (*real_writev)(int, const struct iovec *, int);
 static ssize_t (*real_sendfile)(int, int, off_t *, size_t);
 static int (*real_accept4)(int, struct sockaddr *, socklen_t *, int);
 static int (*real_epoll_ctl)(int, int, int, struct epoll_event *);
@@ -47,6 +59,12 @@ __attribute__((constructor)) static void setup(void) {
     *(void **)&real_recv = dlsym(RTLD_NEXT, "recv");
     *(void **)&real_send = dlsym(RTLD_NEXT, "send");
     *(void **)&real_sendmsg = dlsym(RTLD_NEXT, "sendmsg");
+    *(void **)&real_recvmsg = dlsym(RTLD_NEXT, "recvmsg");
+    *(void **)&real_recvmmsg = dlsym(RTLD_NEXT, "recvmmsg");
+    *(void **)&real_sendmmsg = dlsym(RTLD_NEXT, "sendmmsg");
+    *(void **)&real_read = dlsym(RTLD_NEXT, "read");
+    *(void **)&real_pread = dlsym(RTLD_NEXT, "pread");
+    *(void **)&real_writev = dlsym(RTLD_NEXT, "writev");
     *(void **)&real_sendfile = dlsym(RTLD_NEXT, "sendfile");
     *(void **)&real_accept4 = dlsym(RTLD_NEXT, "accept4");
     *(void **)&real_epoll_ctl = dlsym(RTLD_NEXT, "epoll_ctl");
@@ -64,6 +82,14 @@ __attribute__((constructor)) static void setup(void) {
 /* For the test to see that something has happened at all. */
 __attribute__((visibility("default"))) uint64_t ev_faults_made(void) { return __atomic_load_n(&made, __ATOMIC_RELAXED); }
 
+/* For the test of one fault: the next `times` calls of accept4 by our shims fail with `error`. Nobody else may call it meanwhile. */
+static int accept_error;
+static unsigned accept_times;
+__attribute__((visibility("default"))) void ev_faults_accept(int error, unsigned times) {
+    accept_error = error;
+    accept_times = times;
+}
+
 static uint64_t next_random(void) {
     if (!state)
         state = seed;
@@ -75,14 +101,14 @@ static uint64_t next_random(void) {
 
 static int is_in(void *caller, const char *library) {
     Dl_info info;
-    return one_in && dladdr(caller, &info) && info.dli_fname && strstr(info.dli_fname, library);
+    return (one_in || accept_times) && dladdr(caller, &info) && info.dli_fname && strstr(info.dli_fname, library);
 }
 
 static int is_ours(void *caller) { return is_in(caller, "_shim"); }
 
 /* 0, or a number from 1 to `kinds`: the fault to make. */
 static unsigned fault(void *caller, unsigned kinds) {
-    if (!is_ours(caller) || next_random() % one_in)
+    if (!one_in || !is_ours(caller) || next_random() % one_in)
         return 0;
     __atomic_fetch_add(&made, 1, __ATOMIC_RELAXED);
     return 1 + (unsigned)(next_random() % kinds);
@@ -97,6 +123,8 @@ static void tell_again(int fd) {
         }
     errno = kept;
 }
+
+static int is_edge(int fd) { return fd >= 0 && fd < FDS && watched[fd][0].epoll_fd && watched[fd][0].event.events & EPOLLET; }
 
 static ssize_t fail(int number) {
     errno = number;
@@ -124,6 +152,54 @@ ssize_t recv(int fd, void *buffer, size_t len, int flags) {
     }
 }
 
+/* Not of what wakes a loop, which is read once for any number of wake-ups: only of what is watched with an edge. */
+ssize_t read(int fd, void *buffer, size_t len) {
+    ssize_t n;
+    if (!is_edge(fd))
+        return real_read(fd, buffer, len);
+    switch (fault(__builtin_return_address(0), 3)) {
+    case 1:
+        return fail(EINTR);
+    case 2:
+        tell_again(fd);
+        return fail(EAGAIN);
+    case 3: /* more is read until EAGAIN: what is no socket gives as little as it likes */
+        n = real_read(fd, buffer, part_of(len < 64 ? len : 64));
+        return n;
+    default:
+        return real_read(fd, buffer, len);
+    }
+}
+
+ssize_t pread(int fd, void *buffer, size_t len, off_t offset) {
+    switch (fault(__builtin_return_address(0), 2)) {
+    case 1:
+        return fail(EINTR);
+    case 2:
+        return real_pread(fd, buffer, part_of(len), offset);
+    default:
+        return real_pread(fd, buffer, len, offset);
+    }
+}
+
+ssize_t writev(int fd, const struct iovec *pieces, int count) {
+    switch (fault(__builtin_return_address(0), hostile ? 4 : 3)) {
+    case 1:
+        return fail(EINTR);
+    case 2:
+        tell_again(fd);
+        return fail(EAGAIN);
+    case 3: {
+        struct iovec first = {.iov_base = pieces[0].iov_base, .iov_len = part_of(pieces[0].iov_len)};
+        return real_writev(fd, &first, 1);
+    }
+    case 4:
+        return fail(EPIPE);
+    default:
+        return real_writev(fd, pieces, count);
+    }
+}
+
 ssize_t send(int fd, const void *buffer, size_t len, int flags) {
     switch (fault(__builtin_return_address(0), hostile ? 4 : 3)) {
     case 1:
@@ -140,7 +216,61 @@ ssize_t send(int fd, const void *buffer, size_t len, int flags) {
     }
 }
 
+static int of_datagrams(int fd) {
+    int type = 0, kept = errno;
+    socklen_t len = sizeof type;
+    int found = getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_DGRAM;
+    errno = kept;
+    return found;
+}
+
+/* The errno of a fault at a call for datagrams; -1 to do less than was asked, 0 for none. An error that an earlier datagram has left on the
+ * socket is gone after it was told: it does not come again before a call that goes well. */
+static int datagram_fault(void *caller, int sending) {
+    static __thread int refused[2];
+    int before = refused[sending];
+    switch (fault(caller, hostile ? 5 : 4)) {
+    case 1:
+        return EINTR;
+    case 2:
+        return EAGAIN;
+    case 3:
+        return sending ? ENOBUFS : ENOMEM;
+    case 4:
+        return -1;
+    case 5:
+        refused[sending] = !before;
+        return before ? 0 : ECONNREFUSED;
+    default:
+        refused[sending] = 0;
+        return 0;
+    }
+}
+
+ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
+    int number = flags & MSG_ERRQUEUE ? 0 : datagram_fault(__builtin_return_address(0), 0);
+    return number > 0 && of_datagrams(fd) ? fail(number) : real_recvmsg(fd, message, flags);
+}
+
+int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout) {
+    int number = datagram_fault(__builtin_return_address(0), 0);
+    if (number > 0)
+        return (int)fail(number);
+    return real_recvmmsg(fd, messages, number ? (unsigned)part_of(count) : count, flags, timeout);
+}
+
+int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags) {
+    int number = datagram_fault(__builtin_return_address(0), 1);
+    if (number > 0)
+        return (int)fail(number);
+    return real_sendmmsg(fd, messages, number ? (unsigned)part_of(count) : count, flags);
+}
+
 ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
+    if (one_in && of_datagrams(fd)) {
+        int number = datagram_fault(__builtin_return_address(0), 1);
+        return number > 0 ? fail(number) : real_sendmsg(fd, message, flags);
+    }
     switch (fault(__builtin_return_address(0), hostile ? 4 : 3)) {
     case 1:
         return fail(EINTR);
@@ -183,6 +313,10 @@ ssize_t sendfile(int fd, int file, off_t *offset, size_t count) {
 }
 
 int accept4(int fd, struct sockaddr *address, socklen_t *len, int flags) {
+    if (accept_times && is_ours(__builtin_return_address(0))) {
+        accept_times--;
+        return (int)fail(accept_error);
+    }
     switch (fault(__builtin_return_address(0), 3)) {
     case 1:
         return (int)fail(EINTR);

@@ -4,6 +4,8 @@
 #include "sys.h"
 
 #include <errno.h>
+#include <sys/filio.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 
@@ -36,6 +38,11 @@ int64_t net__sendfile(int out_fd, int in_fd, uint64_t offset, uint64_t count) {
     if (sent > 0)
         return sent;
     return rc < 0 ? -errno : 0;
+}
+
+uint32_t net__unsent(int fd) {
+    int n = 0;
+    return ioctl(fd, FIONWRITE, &n) == 0 && n > 0 ? (uint32_t)n : 0;
 }
 
 #endif

@@ -51,4 +51,10 @@ int64_t net__sendfile(int out_fd, int in_fd, uint64_t offset, uint64_t count) {
     return sent;
 }
 
+uint32_t net__unsent(int fd) {
+    int n = 0;
+    socklen_t len = sizeof n;
+    return getsockopt(fd, SOL_SOCKET, SO_NWRITE, &n, &len) == 0 && n > 0 ? (uint32_t)n : 0;
+}
+
 #endif

@@ -3,6 +3,8 @@
 #include "sys.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 
@@ -29,6 +31,11 @@ int64_t net__sendfile(int out_fd, int in_fd, uint64_t offset, uint64_t count) {
     off_t at = (off_t)offset;
     ssize_t n = sendfile(out_fd, in_fd, &at, (size_t)count);
     return n < 0 ? -errno : n;
+}
+
+uint32_t net__unsent(int fd) {
+    int n = 0;
+    return ioctl(fd, SIOCOUTQ, &n) == 0 && n > 0 ? (uint32_t)n : 0;
 }
 
 #endif
