@@ -23,6 +23,8 @@ class Answer:
     status: int
     headers: list[tuple[str, str]] = field(default_factory=list)
     body: bytes = b""
+    trailers: bytes = b""  # with the chunks' sizes gone
+    chunks: list[int] = field(default_factory=list)
 
     def get(self, name: str) -> str | None:
         found = [value for key, value in self.headers if key == name]
@@ -45,8 +47,15 @@ def take_answer(buffer: bytearray, *, head: bool = False, ended: bool = False) -
         assert colon
         answer.headers.append((name.lower(), value))
     length = answer.get("content-length")
-    if head or answer.status in (100, 204, 304):
+    if head or answer.status in (100, 103, 204, 304):
         size = 0
+    elif answer.get("transfer-encoding") == "chunked":
+        assert length is None
+        return answer if _take_chunks(buffer, end + 4, answer) else None
+    elif length is None and answer.get("connection") == "close":
+        if not ended:
+            return None
+        size = len(buffer) - end - 4
     else:
         assert length is not None
         size = int(length)
@@ -56,6 +65,31 @@ def take_answer(buffer: bytearray, *, head: bool = False, ended: bool = False) -
     answer.body = bytes(buffer[end + 4 : end + 4 + size])
     del buffer[: end + 4 + size]
     return answer
+
+
+def _take_chunks(buffer: bytearray, at: int, answer: Answer) -> bool:
+    body = bytearray()
+    while (end := buffer.find(b"\r\n", at)) >= 0:
+        line = bytes(buffer[at:end])
+        assert line == b"%x" % int(line, 16), "a size without leading zeros, extensions or anything else"
+        size = int(line, 16)
+        at = end + 2
+        if not size:
+            break
+        if len(buffer) < at + size + 2:
+            return False
+        body += buffer[at : at + size]
+        assert buffer[at + size : at + size + 2] == b"\r\n"
+        answer.chunks.append(size)
+        at += size + 2
+    else:
+        return False
+    end = at if buffer[at : at + 2] == b"\r\n" else buffer.find(b"\r\n\r\n", at) + 2
+    if len(buffer) < end + 2 or end < at:
+        return False
+    answer.body, answer.trailers = bytes(body), bytes(buffer[at:end])
+    del buffer[: end + 2]
+    return True
 
 
 class Client:

@@ -147,6 +147,7 @@ CASES: dict[str, Case] = {
     "6585-5 too many fields": Case(L + H + b"X: 1\r\n" * 6 + b"\r\n", 431),
     "9112-3.2 no Host": Case(L + b"\r\n", 400),
     "9112-3.2 two Hosts": Case(L + H + H + b"\r\n", 400),
+    "9112-3.2 two Hosts that differ": Case(L + H + b"Host: b\r\n\r\n", 400),
     **{
         f"9112-3.2 Host {host!r}": Case(L + b"Host: " + host + b"\r\n\r\n", 400)
         for host in (b"user@a", b"a/path", b"a, b", b"a b", b"a:x", b"a:99999", b"[::1", b"http://a", b"a\x01", b"a?b")
@@ -190,6 +191,9 @@ CASES: dict[str, Case] = {
             (b" \x0bchunked", 400),
         ]
     },
+    "9112-6.1 empty Transfer-Encoding with a length": Case(
+        P + b"Transfer-Encoding:\r\nContent-Length: 5\r\n\r\nhello", 400
+    ),
     "9112-6.1 two Transfer-Encodings": Case(
         P + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n", 400
     ),
@@ -411,3 +415,11 @@ def test_bytes_that_never_end(table: Table, name: str) -> None:
             break
     assert client.answer().status == status
     assert not client.buffer
+
+
+def test_a_malformed_head_request_gets_no_content(serve: Callable[..., Any]) -> None:
+    """RFC 9110 §9.3.2: "The server MUST NOT send content in the response" to HEAD; found by the fuzz target `static`."""
+    client = serve(print).connect()
+    client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\nX y\r\n\r\n")
+    assert client.answer(head=True).status == 400
+    assert client.at_end()

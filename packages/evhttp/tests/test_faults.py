@@ -50,6 +50,7 @@ def handler(req, res):
     else: res.send(req.body)
 
 loop = Loop(backend=backend)
+loop.slow_callback_duration = 60  # on a busy machine any callback may be slow
 server = Server(handler, loop=loop, limits=Limits(max_pipeline=8)).listen("127.0.0.1", 0)
 address = server.addresses[0]
 before = open_descriptors()
@@ -86,7 +87,7 @@ def client(number):
 clients = [threading.Thread(target=client, args=(number,)) for number in range(8)]
 for each in clients: each.start()
 for each in clients: each.join()
-deadline = time.monotonic() + 15
+deadline = time.monotonic() + 60
 while time.monotonic() < deadline and (server.connections or server._pins):
     time.sleep(0.01)
 assert not server.connections, server.connections
@@ -111,8 +112,11 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-@pytest.mark.parametrize(("seed", "one_in"), [(1, 3), (2, 20)], ids=["often", "seldom"])
-@pytest.mark.timeout(180)
+# Above evnet nobody knows the poller: the two share the rates and the seeds.
+@pytest.mark.parametrize(
+    ("backend", "seed", "one_in"), [("epoll", 1, 3), ("poll", 2, 20)], ids=["epoll-often", "poll-seldom"]
+)
+@pytest.mark.timeout(400)
 def test_the_same_tests_with_faults(faults: Path, backend: str, seed: int, one_in: int) -> None:
     tests = [str(HERE / f"test_{name}.py") for name in ("server", "request", "response")]
     options = [
@@ -124,15 +128,15 @@ def test_the_same_tests_with_faults(faults: Path, backend: str, seed: int, one_i
         "--timeout",
         "60",
     ]
-    done = run_with_faults(faults, ["-c", MADE, *options, *tests], seed=seed, one_in=one_in, timeout=170)
+    done = run_with_faults(faults, ["-c", MADE, *options, *tests], seed=seed, one_in=one_in, timeout=380)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert int(done.stdout.split("faults ")[1]) > 100
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("backend", "seed"), [("epoll", 1), ("poll", 2)])
 def test_connections_that_break(faults: Path, backend: str, tmp_path: Path, seed: int) -> None:
     (tmp_path / "file").write_bytes(b"x" * 500_000)
     arguments = ["-X", "dev", "-W", "error", "-c", STORM, backend, str(seed), str(tmp_path / "file")]
-    done = run_with_faults(faults, arguments, seed=seed, one_in=10, hostile=True, timeout=55)
+    done = run_with_faults(faults, arguments, seed=seed, one_in=10, hostile=True, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(done.stdout.split("faults ")[1]) > 100

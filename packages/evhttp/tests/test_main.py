@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 from evhttp import __version__
 from evhttp.__main__ import main
@@ -34,7 +38,7 @@ class Program:
         )
         assert self.process.stdout is not None
         self.line = self.process.stdout.readline()
-        found = re.search(r"http://(\[.+\]|[^:]+):(\d+)/$", self.line.strip())
+        found = re.search(r"https?://(\[.+\]|[^:]+):(\d+)/$", self.line.strip())
         if found is None:
             pytest.fail(f"no address was printed: {self.line!r} {self.process.communicate()[1]}")
         self.host, self.port = found[1].strip("[]"), int(found[2])
@@ -145,6 +149,159 @@ def test_an_ipv6_address(start: Start) -> None:
     assert program.get("/hello.txt") == (200, b"hello\n")
 
 
+def test_several_addresses(start: Start) -> None:
+    program = start("0", "--bind", "127.0.0.1", "--bind", "127.0.0.2")
+    assert f"http://127.0.0.1:{program.port}/ and http://127.0.0.2:{program.port}/" in program.line
+    for host in ("127.0.0.1", "127.0.0.2"):
+        socket.create_connection((host, program.port), timeout=20).close()
+
+
+def test_a_unix_socket(start: Start, tmp_path: Path) -> None:
+    program = start("0", "--unix", "socket")
+    assert program.line == f"evhttp serves {tmp_path} at socket and http://127.0.0.1:{program.port}/\n"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(20)
+        sock.connect(str(tmp_path / "socket"))
+        sock.sendall(b"GET /hello.txt HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert sock.recv(4096).endswith(b"hello\n")
+    code, _, err = program.end()
+    assert code == 0
+    assert ' - "GET /hello.txt HTTP/1.1" 200 6 ' in err
+    assert not (tmp_path / "socket").exists()
+
+
+def test_nothing_is_left_of_a_unix_socket_when_the_port_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, _, err = run("--unix", "socket", str(taken.getsockname()[1]), cwd=tmp_path)
+    assert (code, err.count("\n")) == (1, 1)
+    assert not (tmp_path / "socket").exists()
+
+
+def test_the_log_as_json(start: Start) -> None:
+    program = start("0", "--json-log")
+    program.get("/hello.txt?a=b")
+    program.get("/none")
+    found = [json.loads(line) for line in program.end()[2].splitlines()]
+    assert [(each["target"], each["status"], each["bytes"]) for each in found] == [
+        ("/hello.txt?a=b", 200, 6),
+        ("/none", 404, 14),
+    ]
+
+
+def test_index_and_cors(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "home.html").write_text("home")
+    program = start("0", "--index", "none.html", "--index", "home.html", "--cors", "https://a.example")
+    connection = program.connect()
+    connection.request("GET", "/", headers={"Origin": "https://a.example"})
+    answer = connection.getresponse()
+    assert answer.read() == b"home"
+    assert answer.headers["Access-Control-Allow-Origin"] == "https://a.example"
+    connection.close()
+
+
+def test_a_rate(start: Start) -> None:
+    program = start("0", "--rate", "2/600")
+    assert [program.get("/hello.txt")[0] for _ in range(4)] == [200, 200, 429, 429]
+
+
+def test_a_handler(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        "class api:\n    @staticmethod\n    def handler(req, res):\n        res.send('shop ' + req.path)\n"
+    )
+    program = start("shop:api.handler", "0")
+    assert program.line == f"evhttp serves shop:api.handler at http://127.0.0.1:{program.port}/\n"
+    assert program.get("/x") == (200, b"shop /x")
+
+
+def certificate(folder: Path, *, password: bytes | None = None) -> trustme.CA:
+    """Write certificate.pem and key.pem, for localhost."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    (folder / "certificate.pem").write_bytes(issued.cert_chain_pems[0].bytes())
+    key = issued.private_key_pem.bytes()
+    if password is not None:
+        options = ["-aes128", "-passout", f"pass:{password.decode()}"]
+        done = subprocess.run(["openssl", "pkey", *options], input=key, capture_output=True, check=True)
+        key = done.stdout
+    (folder / "key.pem").write_bytes(key)
+    return authority
+
+
+def test_tls(start: Start, tmp_path: Path) -> None:
+    authority = certificate(tmp_path)
+    program = start("0", "--tls", "certificate.pem", "key.pem")
+    assert program.line == f"evhttp serves {tmp_path} at https://127.0.0.1:{program.port}/\n"
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    connection = http.client.HTTPSConnection("127.0.0.1", program.port, timeout=20, context=context)
+    connection.request("GET", "/hello.txt", headers={"Range": "bytes=1-2"})
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (206, b"el")
+    connection.close()
+    code, _, err = program.end()
+    assert (code, err.count("\n")) == (0, 1)
+
+
+def test_a_handler_by_tls(start: Start, tmp_path: Path) -> None:
+    certificate(tmp_path)
+    (tmp_path / "shop.py").write_text("def handler(req, res):\n    res.send(req.scheme)\n")
+    program = start("shop:handler", "0", "--tls", "certificate.pem", "key.pem")
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    connection = http.client.HTTPSConnection("127.0.0.1", program.port, timeout=20, context=context)
+    connection.request("GET", "/")
+    assert connection.getresponse().read() == b"https"
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (("none.pem", "key.pem"), "cannot read 'none.pem': No such file or directory"),
+        (("certificate.pem", "."), "cannot read '.': Is a directory"),
+        (("certificate.pem", "other.pem"), "cannot use 'certificate.pem' with 'other.pem': key values mismatch"),
+        (("text", "key.pem"), "cannot use 'text' with 'key.pem': not a certificate and its key in PEM"),
+        (("certificate.pem", "text"), "cannot use 'certificate.pem' with 'text': not a certificate and its key in PEM"),
+    ],
+)
+def test_a_certificate_that_cannot_be_used(tmp_path: Path, files: tuple[str, str], message: str) -> None:
+    certificate(tmp_path)
+    (tmp_path / "key.pem").rename(tmp_path / "other.pem")
+    certificate(tmp_path)
+    (tmp_path / "text").write_text("no PEM\n")
+    assert run("0", "--tls", *files, cwd=tmp_path) == (1, "", f"evhttp: {message}\n")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl to protect a key with a password")
+def test_nobody_is_asked_for_a_password(tmp_path: Path) -> None:
+    certificate(tmp_path, password=b"secret")
+    code, out, err = run("0", "--tls", "certificate.pem", "key.pem", cwd=tmp_path, stdin=subprocess.DEVNULL)
+    assert (code, out) == (1, "")
+    assert err == "evhttp: the key is protected by a password, which there is nobody to ask for\n"
+
+
+BROKEN = [
+    (
+        "import nowhere_at_all",
+        "cannot import 'broken': ModuleNotFoundError: No module named 'nowhere_at_all' (",
+        ", line 1)",
+    ),
+    ("x = (", "cannot import 'broken': SyntaxError: '(' was never closed (broken.py, line 1)", ""),
+    ("1 / 0", "cannot import 'broken': ZeroDivisionError: division by zero (", "broken.py, line 1)"),
+    ("raise SystemExit(3)", "cannot import 'broken': SystemExit: 3 (", "broken.py, line 1)"),
+]
+
+
+@pytest.mark.parametrize(("text", "begin", "end"), BROKEN)
+def test_a_module_that_cannot_be_imported(tmp_path: Path, text: str, begin: str, end: str) -> None:
+    (tmp_path / "broken.py").write_text(text + "\n")
+    code, out, err = run("broken:handler", cwd=tmp_path)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"evhttp: {begin}")
+    assert err.endswith(f"{end}\n")
+    assert err.count("\n") == 1
+
+
 def test_access_log(start: Start) -> None:
     program = start("0")
     program.get("/hello.txt?a=b")
@@ -213,6 +370,16 @@ FAILURES = [
     ("address of another machine", ["--bind", "192.0.2.1", "0"], "cannot listen on 192.0.2.1 port 0: Cannot assign"),
     ("no host name", ["--bind", "a..b", "0"], "evhttp: cannot listen on 'a..b'"),
     ("no address", ["--bind", "1::2::3", "0"], "evhttp: cannot listen on '1::2::3'"),
+    ("two addresses", ["--bind", "127.0.0.1", "--bind", "192.0.2.1", "0"], "cannot listen on 192.0.2.1 port"),
+    ("no socket", ["--unix", "file"], "evhttp: cannot listen on 'file': what is there is not a socket\n"),
+    ("a path that is too long", ["--unix", "x" * 200], "the path of a unix socket has at most 107 bytes"),
+    ("an empty path", ["--unix", ""], "evhttp: cannot listen on '': a path must have characters"),
+    ("an index with a slash", ["--index", "a/b"], "evhttp: index must be a sequence of file names"),
+    ("an origin that is none", ["--cors", "nonsense"], "evhttp: "),
+    ("no module", ["nowhere_at_all:handler"], "evhttp: no module named 'nowhere_at_all'\n"),
+    ("no name", ["os:handler"], "evhttp: 'os' has no 'handler'\n"),
+    ("no handler", ["os:sep"], "evhttp: os:sep is no handler: 'str' cannot be called\n"),
+    ("no name behind the colon", ["os:"], "evhttp: a handler is named module:handler, not 'os:'\n"),
 ]
 
 
@@ -247,6 +414,17 @@ def test_no_permission(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         ["--bind"],
         ["--dir", "."],
         ["1", "2"],
+        ["a:b", "c:d"],
+        ["a:b", "--directory", "."],
+        ["a:b", "--index", "x"],
+        ["a:b", "--cors"],
+        ["--tls", "a"],
+        ["--unix", "s", "--tls", "a", "b"],
+        ["--rate", "x"],
+        ["--rate", "0"],
+        ["--rate", "1/0"],
+        ["--rate", "1/nan"],
+        ["--rate", "-1"],
     ],
     ids=" ".join,
 )

@@ -395,3 +395,47 @@ def test_a_file_is_closed_when_the_loop_ends_before_it_was_sent(serve: Serve, fi
     client = running.connect(receive_buffer=4096)
     client.send(b"GET / HTTP/1.1\r\n" + H + b"\r\n")
     assert client.sock.recv(100).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize(("status", "text"), [(404, "Not Found\n"), (418, "I'm a Teapot\n"), (599, "599\n")])
+def test_send_error(serve: Serve, status: int, text: str) -> None:
+    answer = once(serve, lambda req, res: res.send_error(status))
+    assert (answer.status, answer.body.decode()) == (status, text)
+
+
+def test_send_error_with_a_message(serve: Serve) -> None:
+    answer = once(serve, lambda req, res: res.header("Retry-After", "5").send_error(503, "too much to do"))
+    assert (answer.status, answer.body, answer.get("retry-after")) == (503, b"too much to do\n", "5")
+
+
+def test_redirect(serve: Serve) -> None:
+    answer = once(serve, lambda req, res: res.redirect("/elsewhere?a=1", 308))
+    assert (answer.status, answer.body, answer.get("location")) == (308, b"", "/elsewhere?a=1")
+
+
+def test_json(serve: Serve) -> None:
+    answer = once(serve, lambda req, res: res.json({"name": "Grüße", "list": [1, None, True]}))
+    assert answer.body.decode() == '{"name":"Grüße","list":[1,null,true]}'
+    assert answer.get("content-type") == "application/json"
+
+
+def test_json_with_a_type_of_its_own(serve: Serve) -> None:
+    answer = once(serve, lambda req, res: res.header("Content-Type", "application/problem+json").json({}))
+    assert answer.get("content-type") == "application/problem+json"
+
+
+def test_wrong_arguments_leave_the_response_usable(serve: Serve) -> None:
+    def handler(req: Request, res: Response) -> None:
+        for call, *arguments in (
+            (res.send_error, 200),
+            (res.redirect, "/", 200),
+            (res.redirect, "/\r\nX: y"),
+            (res.json, float("nan")),
+        ):
+            with pytest.raises(ValueError, match=r"status|header Location|JSON"):
+                call(*arguments)  # type: ignore[operator]
+        with pytest.raises(TypeError):
+            res.json(object())
+        res.status(200).send("fine")
+
+    assert once(serve, handler).body == b"fine"

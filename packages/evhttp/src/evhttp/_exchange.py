@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evhttp._request import Request
+from evhttp._request import Request, body_of
 from evhttp._response import Response
 
 __all__ = ["Exchange"]
@@ -17,6 +17,16 @@ class Exchange(Request, Response):
     """
 
     __slots__ = ("_arena",)
+
+    def hand_over(self) -> tuple[bytes, bytes]:
+        """As `Response.hand_over`; and the request keeps its own bytes alone."""
+        handed = super().hand_over()
+        # The request may live as long as the connection now: it lets go of the other bytes of its turn.
+        target, offset, info, token = self._record
+        head_size, body_size, _ = body_of(self._arena, offset)
+        self._arena = self._arena[offset : offset + head_size + body_size]
+        self._record = (target, 0, info, token)
+        return handed
 
     def __repr__(self) -> str:
         return f"<{self.method} {self.target}: {self._arg & 1023}{' sent' if self.sent else ''}>"

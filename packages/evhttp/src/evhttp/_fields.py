@@ -110,6 +110,13 @@ class Query:
     def __init__(self, text: str) -> None:
         self._pairs = parse_qsl(text, keep_blank_values=True)
 
+    @classmethod
+    def of(cls, pairs: list[tuple[str, str]]) -> Query:
+        """Make one of pairs that are decoded already."""
+        query = cls("")
+        query._pairs = pairs
+        return query
+
     @overload
     def get(self, name: str) -> str | None: ...
     @overload

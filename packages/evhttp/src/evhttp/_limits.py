@@ -23,9 +23,17 @@ class Limits:
         max_chunk_line: One chunk's size line with its extensions. Beyond: 400.
         max_trailers: The trailer section of a chunked body. Beyond: 431.
         max_pipeline: Requests of one connection that may wait for their answers; further ones are left in the kernel.
+        max_connections: Connections at a time, of all listeners together; ``math.inf``: any number. Those above wait in the
+            kernel's queue until one ends, or, with ``refuse_connections``, are reset.
+        max_handshakes: Of those, how many may be new: not upgraded (RFC 9110 §7.8), for instance to WebSocket. Those whose TLS
+            handshake is under way count, and so do clients that just speak HTTP. ``math.inf``: any number. Those above wait or are
+            reset, as with ``max_connections``.
+        max_requests: Requests on one connection, which ends with the answer to the last; ``math.inf``: any number.
         head_timeout: From a request's first byte (on a new connection: from its beginning) to the end of its head. Beyond: 408.
         body_timeout: For the whole body. Beyond: 408.
         idle_timeout: Between two requests. Beyond: the connection is closed.
+        answer_timeout: From when a request is told of, and those before it are answered, to the end of its answer. Beyond: 503,
+            or, if the answer has begun, the connection is aborted; what the handler still says is dropped.
         write_timeout: While the client takes nothing of what is sent. Beyond: the connection is aborted.
 
     A timeout of ``math.inf`` means none.
@@ -41,9 +49,14 @@ class Limits:
     max_chunk_line: int = 1024
     max_trailers: int = 8192
     max_pipeline: int = 64
+    max_connections: float = math.inf
+    max_handshakes: float = math.inf
+    refuse_connections: bool = False
+    max_requests: float = math.inf
     head_timeout: float = 10.0
     body_timeout: float = 60.0
     idle_timeout: float = 75.0
+    answer_timeout: float = math.inf
     write_timeout: float = 60.0
 
     def __post_init__(self) -> None:
@@ -54,8 +67,24 @@ class Limits:
             if field.name.endswith("_timeout"):
                 if not value > 0:
                     raise ValueError(f"{field.name} must be a number of seconds > 0, not {value!r}")
+            elif field.name == "refuse_connections":
+                if not isinstance(value, bool):
+                    raise ValueError(f"refuse_connections must be True or False, not {value!r}")
+            elif field.name in ("max_connections", "max_handshakes", "max_requests") and value == math.inf:
+                continue
             elif not isinstance(value, int) or not least <= value <= most:
                 raise ValueError(f"{field.name} must be an integer from {least} to {most}, not {value!r}")
+
+    def for_shim(self) -> dict[str, int]:
+        """The members of ``struct evh_limits``."""
+        return {
+            "max_request_line": self.max_request_line,
+            "max_header_section": self.max_header_section,
+            "max_headers": self.max_headers,
+            "max_body": self.max_body_size,
+            "max_chunk_ext": self.max_chunk_line,
+            "max_trailers": self.max_trailers,
+        }
 
     def milliseconds(self, name: str) -> int:
         """A timeout as the shim takes it: whole milliseconds, 0 for none."""

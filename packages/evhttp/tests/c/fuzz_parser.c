@@ -1,18 +1,18 @@
-/* Fuzz target of the request head parser and of the chunked decoder.
+/* Fuzz targets of the head parser, of the chunked decoder, and of the reader that joins them, for requests and responses.
  *
  * Invariant: for every input, every limit and every scanning implementation,
  *  - feeding the input whole, byte by byte, or cut in two anywhere gives the same result, the same error at the same byte, the same
  *    fields, the same decoded body;
  *  - all implementations agree with the scalar one;
  *  - no byte outside the input is read, every call looks at all it was given or has ended, and pos never goes back;
- *  - a head that was accepted has spans inside it, and no control byte in any of them.
+ *  - a head that was accepted has spans inside it, and no control byte in any of them;
+ *  - the reader's messages, one after the other, are the same however their stream was cut, and each byte is in one of them or in
+ *    what remains.
  *
- * With clang, in the package's directory:
- *   clang -g -O1 -std=c11 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -I src/evhttp/_c \
- *     tests/c/fuzz_parser.c src/evhttp/_c/{parser,fields,target,chunked,scan}.c -o fuzz_parser
- * With any compiler: -DEVH_STANDALONE gives a main() that mutates the files named on its command line; see there.
+ * `nox -s fuzz -- TARGET SECONDS` builds and runs them with clang; -DFUZZ_TARGET= says which, REQUEST, RESPONSE or CHUNKED.
+ * With any compiler: -DFUZZ_STANDALONE gives a main() that goes through a corpus and mutates it; see there.
  *
- * The first byte of an input chooses limits and what it is fed to; the rest is the message.
+ * The first byte of an input chooses limits, what it is fed to, and for responses what was asked; the rest is the message.
  */
 #include "parser_driver.c"
 
@@ -52,39 +52,43 @@ static void check_head(const struct evh_parser *ps, const struct evh_limits *l, 
     }
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *in, size_t len)
-{
-    static struct evh_parser first, ps;
-    static struct body body, first_body;
-    static const struct evh_limits wide = {8192, 32768, 100, 1 << 20, 256, 4096, 0};
-    static const struct evh_limits narrow = {40, 90, 4, 64, 12, 24, 1};
-    const struct evh_limits *l;
-    size_t stride;
-    int r, first_result = 0;
+static const struct evh_limits wide = {8192, 32768, 100, 1 << 20, 256, 4096, 0};
+static const struct evh_limits narrow = {40, 90, 4, 64, 12, 24, 1};
 
-    if (len == 0 || len > 8192)
-        return 0;
-    l = in[0] & 1 ? &narrow : &wide;
-    r = in[0] >> 1 & 1;
-    in++;
-    len--;
-    stride = len > 512 ? len / 128 : 1;
-    if (r) {
-        for (size_t i = 0; i < sizeof impls / sizeof *impls; i++) {
-            if (evh_scan_select(impls[i]) == NULL)
-                continue;
-            if (check_body(l, in, len, stride, &body) != -1)
-                broken("chunked: whole and split differ");
-            if (i != 0 && !same_body(&body, &first_body))
-                broken("chunked: implementations differ");
-            memcpy(&first_body, &body, sizeof body);
-        }
-        return 0;
-    }
+/* Cuts everywhere where that is quick; test_parser_c.py cuts its cases everywhere. */
+static size_t stride_of(size_t len)
+{
+    return len > 64 ? len / 16 : 1;
+}
+
+static void try_stream(const struct evh_limits *l, const uint8_t *in, size_t len, int kind)
+{
+    if (check_stream(l, in, len, stride_of(len), kind) != -1)
+        broken("reader: whole and split differ");
+}
+
+static void try_chunked(const struct evh_limits *l, const uint8_t *in, size_t len)
+{
+    static struct body body, first;
     for (size_t i = 0; i < sizeof impls / sizeof *impls; i++) {
         if (evh_scan_select(impls[i]) == NULL)
             continue;
-        if (check_splits(l, in, len, stride, &ps, &r) != -1)
+        if (check_body(l, in, len, stride_of(len), &body) != -1)
+            broken("chunked: whole and split differ");
+        if (i != 0 && !same_body(&body, &first))
+            broken("chunked: implementations differ");
+        memcpy(&first, &body, sizeof body);
+    }
+}
+
+static void try_head(const struct evh_limits *l, const uint8_t *in, size_t len)
+{
+    static struct evh_parser first, ps;
+    int r = EVH_MORE, first_result = EVH_MORE;
+    for (size_t i = 0; i < sizeof impls / sizeof *impls; i++) {
+        if (evh_scan_select(impls[i]) == NULL)
+            continue;
+        if (check_splits(l, in, len, stride_of(len), &ps, &r) != -1)
             broken("whole and split differ");
         if (i == 0) {
             memcpy(&first, &ps, sizeof ps);
@@ -95,85 +99,37 @@ int LLVMFuzzerTestOneInput(const uint8_t *in, size_t len)
     }
     if (r == EVH_DONE)
         check_head(&ps, l, in);
+}
+
+/* The targets: each takes one byte of choices and a message. */
+
+static void fuzz_request(uint8_t choice, const uint8_t *in, size_t len)
+{
+    const struct evh_limits *l = choice & 1 ? &narrow : &wide;
+    try_head(l, in, len);
+    try_stream(l, in, len, 0);
+}
+
+static void fuzz_response(uint8_t choice, const uint8_t *in, size_t len)
+{
+    try_stream(choice & 1 ? &narrow : &wide, in, len, 1 + (choice >> 1) % 3);
+}
+
+static void fuzz_chunked(uint8_t choice, const uint8_t *in, size_t len)
+{
+    try_chunked(choice & 1 ? &narrow : &wide, in, len);
+}
+
+enum { REQUEST, RESPONSE, CHUNKED };
+static void (*const targets[])(uint8_t, const uint8_t *, size_t) = {fuzz_request, fuzz_response, fuzz_chunked};
+
+int LLVMFuzzerTestOneInput(const uint8_t *in, size_t len)
+{
+    if (len > 0 && len <= 8192)
+        targets[FUZZ_TARGET](in[0], in + 1, len - 1);
     return 0;
 }
 
-#if defined(EVH_STANDALONE)
-/* usage: fuzz_parser ROUNDS SEED CORPUS
- * CORPUS holds records: a length in four bytes, little end first, and the message. A round takes a record, mutates it, tests it. */
-static uint64_t random_state;
-
-static uint32_t rnd(uint32_t below)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (uint32_t)(random_state >> 32) % below;
-}
-
-static size_t mutate(uint8_t *m, size_t len, size_t room)
-{
-    static const char *const bits[] = {
-        "\r\n", "\n", "\r", " ", "\t", ":", ",", ";", "\"", "\\", "#", "?", "@", "\x7f", "\x80", "[::1]", "http://", "HTTP/1.0",
-        "Host: a\r\n", "Transfer-Encoding: ", "Content-Length: ", "chunked", "99999999999999999999", "0\r\n\r\n",
-        "Connection: close\r\n", "Expect: 100-continue\r\n", "Upgrade: x\r\n"};
-    for (uint32_t n = 1 + rnd(4); n > 0 && len > 0; n--) {
-        size_t at = rnd((uint32_t)len), k;
-        const char *s;
-        switch (rnd(5)) {
-        case 0:
-            m[at] = (uint8_t)rnd(256);
-            break;
-        case 1:
-            m[at] ^= (uint8_t)(1u << rnd(8));
-            break;
-        case 2:
-            k = 1 + rnd(8);
-            k = k < len - at ? k : len - at;
-            memmove(m + at, m + at + k, len - at - k);
-            len -= k;
-            break;
-        default:
-            s = bits[rnd(sizeof bits / sizeof *bits)];
-            k = strlen(s);
-            if (len + k > room)
-                break;
-            memmove(m + at + k, m + at, len - at);
-            memcpy(m + at, s, k);
-            len += k;
-        }
-    }
-    return len;
-}
-
-int main(int argc, char **argv)
-{
-    static uint8_t corpus[1 << 22], m[4096];
-    static size_t at[65536], size[65536];
-    size_t total, n = 0;
-    FILE *f = argc == 4 ? fopen(argv[3], "rb") : NULL;
-    if (f == NULL)
-        return 2;
-    total = fread(corpus, 1, sizeof corpus, f);
-    fclose(f);
-    for (size_t i = 0; i + 4 <= total && n < 65536; n++) {
-        size[n] = (size_t)corpus[i] | (size_t)corpus[i + 1] << 8 | (size_t)corpus[i + 2] << 16;
-        at[n] = i + 4;
-        i += 4 + size[n];
-        if (i > total)
-            return 2;
-    }
-    if (n == 0)
-        return 2;
-    random_state = strtoull(argv[2], NULL, 10) | 1;
-    for (unsigned long round = 0, rounds = strtoul(argv[1], NULL, 10); round < rounds; round++) {
-        size_t i = rnd((uint32_t)n), len = size[i] < 2048 ? size[i] : 2048;
-        memcpy(m + 1, corpus + at[i], len);
-        len = mutate(m + 1, len, sizeof m - 1);
-        m[0] = (uint8_t)rnd(4);
-        LLVMFuzzerTestOneInput(m, len + 1);
-    }
-    printf("%s rounds, %zu seeds\n", argv[1], n);
-    return 0;
-}
+#if defined(FUZZ_STANDALONE)
+#include "mutations.h"
 #endif

@@ -12,6 +12,7 @@
 
 #include "chunked.h"
 #include "parser.h"
+#include "reader.h"
 #include "scan.h"
 
 enum { ROOM = 1 << 18, PAGE = 65536 /* a multiple of every page size in use */ };
@@ -232,6 +233,111 @@ long drv_body(const uint64_t limits[7], const uint8_t *in, size_t len, uint8_t *
     memcpy(data, b.data, b.len);
     snprintf(reason, 128, "%s", b.reason != NULL ? b.reason : "");
     return agreed;
+}
+
+/* -- the reader ---------------------------------------------------------------------------------------------------------------- */
+
+/* What came out of a stream: each message's parts, one behind the other, and how it ended. */
+struct stream {
+    int phase;
+    uint16_t status;
+    const char *reason;
+    size_t messages, len;
+    uint8_t data[4 * ROOM];
+};
+
+static void put(struct stream *st, const void *data, size_t len)
+{
+    if (len > sizeof st->data - st->len - 8)
+        return;
+    memcpy(st->data + st->len, &len, sizeof(uint32_t)); /* so that parts cannot be taken for each other */
+    st->len += sizeof(uint32_t);
+    if (len != 0)
+        memcpy(st->data + st->len, data, len);
+    st->len += len;
+}
+
+static void put_fields(struct stream *st, const struct evh_reader *r, int trailers)
+{
+    size_t len = evh_reader_fields(r, trailers, NULL);
+    uint8_t *block = malloc(len);
+    if (block == NULL || evh_reader_fields(r, trailers, block) != len || block[len - 1] != '\n')
+        broken("reader: the field block has another length");
+    put(st, block, len);
+    free(block);
+}
+
+static void take_messages(struct stream *st, struct evh_reader *r, int asked)
+{
+    const struct evh_message *m = evh_reader_message(r);
+    while (m->phase == EVH_PHASE_COMPLETE) {
+        uint16_t flat[4] = {m->method, m->version, m->status, m->flags};
+        put(st, flat, sizeof flat);
+        put(st, m->method_text, m->method_len);
+        put(st, m->target, m->target_len);
+        put(st, m->phrase, m->phrase_len);
+        put(st, m->body, m->body_len);
+        put_fields(st, r, 0);
+        put_fields(st, r, 1);
+        st->messages++;
+        evh_reader_reset(r, asked);
+    }
+}
+
+/* kind: 0 requests; else responses to 1 other methods, 2 HEAD, 3 CONNECT. cut == 0: whole; cut == len: byte by byte. */
+static void read_cut(struct stream *st, const struct evh_limits *l, const uint8_t *in, size_t len, size_t cut, int kind)
+{
+    int asked = kind ? kind - 1 : 0;
+    struct evh_reader *r = evh_reader_new(l, kind != 0);
+    if (r == NULL)
+        abort();
+    evh_reader_reset(r, asked);
+    memset(st, 0, offsetof(struct stream, data));
+    for (size_t at = 0; at < len;) {
+        size_t n = cut == len ? 1 : at < cut ? cut : len - at;
+        if (evh_reader_feed(r, present(in + at, n, 1), n) < 0)
+            abort();
+        take_messages(st, r, asked);
+        at += n;
+    }
+    evh_reader_eof(r);
+    take_messages(st, r, asked);
+    st->phase = evh_reader_message(r)->phase;
+    st->status = evh_reader_message(r)->status;
+    st->reason = evh_reader_message(r)->reason;
+    evh_reader_free(r);
+}
+
+static int same_stream(const struct stream *a, const struct stream *b)
+{
+    return a->phase == b->phase && (a->phase != EVH_PHASE_FAILED || (a->status == b->status && a->reason == b->reason)) &&
+           a->messages == b->messages && a->len == b->len && memcmp(a->data, b->data, a->len) == 0;
+}
+
+static long check_stream(const struct evh_limits *l, const uint8_t *in, size_t len, size_t stride, int kind)
+{
+    static struct stream whole, other;
+    read_cut(&whole, l, in, len, 0, kind);
+    read_cut(&other, l, in, len, len, kind);
+    if (!same_stream(&whole, &other))
+        return 0;
+    for (size_t cut = 1; cut < len; cut += stride) {
+        read_cut(&other, l, in, len, cut, kind);
+        if (!same_stream(&whole, &other))
+            return (long)cut;
+    }
+    return -1;
+}
+
+/* out: the phase it ended in, messages. Returns check_stream()'s answer. */
+long drv_stream(const uint64_t limits[7], const uint8_t *in, size_t len, int kind, int64_t out[2])
+{
+    static struct stream st;
+    struct evh_limits l = drv_limits(limits);
+    read_cut(&st, &l, in, len, 0, kind);
+    out[0] = st.phase;
+    out[1] = (int64_t)st.messages;
+    return check_stream(&l, in, len, 1, kind);
 }
 
 /* -- scanning ------------------------------------------------------------------------------------------------------------------ */

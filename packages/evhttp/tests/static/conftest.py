@@ -54,18 +54,23 @@ class Running:
 
     def __init__(self) -> None:
         self.started: list[tuple[Server, threading.Thread]] = []
+        self.files: list[StaticFiles] = []
 
     def __call__(self, handler: evhttp.Handler) -> Server:
         server = Server(handler).listen("127.0.0.1", 0)
         thread = threading.Thread(target=server.run)
         thread.start()
         self.started.append((server, thread))
+        if isinstance(handler, StaticFiles):
+            self.files.append(handler)
         return server
 
     def stop(self) -> None:
         for server, thread in self.started:
             server.loop.call_soon_threadsafe(server.loop.stop)  # in the loop: it may not have begun to run
             thread.join()
+        for files in self.files:
+            files.close()
 
 
 @pytest.fixture

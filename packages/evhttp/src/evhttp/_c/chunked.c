@@ -9,7 +9,7 @@
  *  - White space is allowed only where the grammar has BWS, and only if what the BWS leads to does follow: "5 CRLF" is refused.
  *  - A size is refused as soon as it passes what max_body leaves; so it cannot overflow, and leading zeros are bounded by the
  *    limit on the line alone.
- *  - Extensions are checked and dropped. Trailer lines are checked like header fields and dropped; one that would decide about
+ *  - Extensions are checked and dropped. Trailer lines are checked like header fields; one that would decide about
  *    framing or routing is refused, since a hop that merges trailers would act on it (RFC 9110 6.5.1).
  */
 #include "chunked.h"
@@ -169,6 +169,7 @@ int evh_chunked_feed(struct evh_chunked *ck, const struct evh_limits *limits, co
     size_t i = 0;
     int r = EVH_MORE;
     *data_off = *data_len = 0;
+    ck->trailer_off = ck->trailer_run = 0;
     while (r == EVH_MORE && i < len) {
         uint8_t c = in[i];
         switch (ck->state) {
@@ -203,6 +204,8 @@ int evh_chunked_feed(struct evh_chunked *ck, const struct evh_limits *limits, co
         case C_TRAILER_VALUE:
         case C_TRAILER_LF:
             r = trailer_byte(ck, limits, c);
+            if (r == EVH_MORE && ck->state != C_END_LF && ck->trailer_run++ == 0)
+                ck->trailer_off = i;
             break;
         case C_END_LF:
             if (c != '\n') {

@@ -17,6 +17,8 @@ struct evh_chunked {
     uint64_t left;    /* bytes to come of the current chunk */
     uint64_t total;   /* decoded bytes, those to come of the current chunk included */
     const char *reason;
+    /* Of the last input: where the bytes of trailer lines lie, CRLFs included, without the empty line at the end. */
+    size_t trailer_off, trailer_run;
 };
 
 void evh_chunked_init(struct evh_chunked *ck);
@@ -24,7 +26,7 @@ void evh_chunked_init(struct evh_chunked *ck);
 /* Consumes from in[0 .. len). *used: bytes consumed. One run of data at most is reported, in[*data_off .. *data_off + *data_len),
  * which the caller copies before it feeds again; *data_len is 0 when there is none. While it returns EVH_MORE and *used < len,
  * call again with the rest. After EVH_DONE the bytes from *used on belong to the next message. Trailers are checked like header
- * fields and dropped (RFC 9110 6.5: they are never merged). */
+ * fields, and left to the caller, who must not merge them (RFC 9110 6.5.1). */
 int evh_chunked_feed(struct evh_chunked *ck, const struct evh_limits *limits, const uint8_t *in, size_t len, size_t *used,
                      size_t *data_off, size_t *data_len);
 

@@ -55,7 +55,7 @@ static int content_length(struct evh_parser *ps, const struct evh_limits *limits
             over = 1;
         v = over ? v : v * 10 + (p[i] - '0');
     }
-    if (over || v > most)
+    if (over || (v > most && !(ps->seen & EVH_SEEN_RESPONSE)))
         return evh__bad(ps, 413, "Content-Length is over the limit for bodies");
     ps->content_length = v;
     ps->flags |= EVH_HAS_LENGTH;
@@ -156,9 +156,9 @@ int evh__field(struct evh_parser *ps, const struct evh_limits *limits, const uin
     const uint8_t *name = buf + f->name, *value = buf + f->value;
     switch (f->name_len) {
     case 4:
-        return evh__same(name, 4, "host") ? host(ps, buf, f) : EVH_MORE;
+        return evh__same(name, 4, "host") && !(ps->seen & EVH_SEEN_RESPONSE) ? host(ps, buf, f) : EVH_MORE;
     case 6:
-        return evh__same(name, 6, "expect") ? expect(ps, value, f->value_len) : EVH_MORE;
+        return evh__same(name, 6, "expect") && !(ps->seen & EVH_SEEN_RESPONSE) ? expect(ps, value, f->value_len) : EVH_MORE;
     case 7:
         if (f->value_len != 0 && evh__same(name, 7, "upgrade"))
             ps->seen |= EVH_SEEN_UPGRADE;
@@ -187,6 +187,8 @@ int evh__field(struct evh_parser *ps, const struct evh_limits *limits, const uin
 
 int evh__head_done(struct evh_parser *ps)
 {
+    if (ps->seen & EVH_SEEN_RESPONSE)
+        return evh__response_done(ps);
     if (ps->version == 11 && !(ps->flags & EVH_HAS_HOST))
         return evh__bad(ps, 400, "HTTP/1.1 without a Host field");
     if (ps->seen & EVH_SEEN_TE) {

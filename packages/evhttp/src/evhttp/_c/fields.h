@@ -16,6 +16,7 @@ enum {
     EVH_SEEN_TE = 32,         /* a Transfer-Encoding field */
     EVH_SEEN_TE_OTHER = 64,   /* a coding other than chunked */
     EVH_SEEN_TE_CHUNKED = 128, /* chunked, and nothing behind it so far */
+    EVH_SEEN_RESPONSE = 256,   /* it is a response's head: set at the beginning */
 };
 
 /* What answers a target in none of the four forms, such as "GET index.html". RFC 9112 3: "Recipients of an invalid request-line
@@ -35,6 +36,12 @@ int evh__field(struct evh_parser *ps, const struct evh_limits *limits, const uin
 
 /* Draws the conclusions at the end of the head. Returns EVH_DONE or EVH_BAD. */
 int evh__head_done(struct evh_parser *ps);
+
+/* The same for a response; evh__head_done() calls it. */
+int evh__response_done(struct evh_parser *ps);
+
+/* Goes on with the header section, which begins at ps->pos. */
+void evh__parser_at_fields(struct evh_parser *ps);
 
 /* Sets ps->method from the token. Returns EVH_MORE or EVH_BAD. */
 int evh__method(struct evh_parser *ps, const struct evh_limits *limits, const uint8_t *name, size_t len);

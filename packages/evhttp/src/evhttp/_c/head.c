@@ -110,9 +110,23 @@ static char *put_status_line(char *p, unsigned status) {
     return PUT(p, "\r\n");
 }
 
+size_t evh_info_write(char *into, unsigned status) { return (size_t)(put_status_line(into, status) - into); }
+
 /* RFC 9110 §8.6: no Content-Length with 1xx and 204; in answers to HEAD and with 304 it tells what GET would have brought, which
  * a handler that answers 304 with nothing has not said. */
-static int has_length(const struct evh_answer *a) { return a->status != 204 && (a->status != 304 || a->body_len); }
+static int has_length(const struct evh_answer *a) {
+    if (a->step == EVH_HEAD_STEP && a->body_len >= EVH_LENGTH_UNTIL_CLOSE)
+        return 0;
+    return a->status != 204 && (a->status != 304 || a->body_len);
+}
+
+/* RFC 9112 §6.1: not with 1xx and 204, and 304 has no body that it could speak of. */
+static int is_chunked(const struct evh_answer *a) {
+    return a->step == EVH_HEAD_STEP && a->body_len == EVH_LENGTH_CHUNKED && a->status != 204 && a->status != 304;
+}
+
+/* RFC 9110 §15.3.6: a 205 has no content, and says so. */
+static uint64_t length_of(const struct evh_answer *a) { return a->status == 205 ? 0 : a->body_len; }
 
 size_t evh_head_write(struct evh_module *m, char *into, const struct evh_answer *a, int close, int say_keep_alive) {
     const char *now = date(m);
@@ -129,10 +143,12 @@ size_t evh_head_write(struct evh_module *m, char *into, const struct evh_answer 
     }
     if (has_length(a)) {
         p = PUT(p, "Content-Length: ");
-        p = put_number(p, a->body_len);
+        p = put_number(p, length_of(a));
         p = PUT(p, "\r\n");
+    } else if (is_chunked(a)) {
+        p = PUT(p, "Transfer-Encoding: chunked\r\n");
     }
-    unsigned type = a->status == 204 || a->status == 304 ? EVH_TYPE_NONE : a->arg >> 10 & 3;
+    unsigned type = a->status == 204 || a->status == 205 || a->status == 304 ? EVH_TYPE_NONE : a->arg >> 10 & 3;
     if (type == EVH_TYPE_TEXT)
         p = PUT(p, "Content-Type: text/plain; charset=utf-8\r\n");
     else if (type == EVH_TYPE_BINARY)

@@ -108,6 +108,12 @@ static const char *name_error(uint8_t c, uint32_t name_len)
 #include "parser_run.h"
 #endif
 
+void evh__parser_at_fields(struct evh_parser *ps)
+{
+    ps->line = ps->pos;
+    ps->state = S_FIELD;
+}
+
 void evh_parser_init(struct evh_parser *ps)
 {
     memset(ps, 0, offsetof(struct evh_parser, fields));

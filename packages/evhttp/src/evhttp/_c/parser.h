@@ -68,12 +68,13 @@ struct evh_parser {
     /* results */
     uint32_t start;      /* bytes of blank lines skipped; the method starts here */
     uint32_t method_len;
-    uint32_t target, target_len;
+    uint32_t target, target_len; /* of a response: the reason phrase */
     uint32_t path, path_len; /* path_len ends before '?'; the query, if any, is from path + path_len + 1 to the target's end */
     uint32_t host, host_len; /* "host[:port]" without userinfo: the Host field's value, or the authority of the target */
     uint32_t head_len;       /* from byte 0 to behind the final CRLFCRLF */
     uint16_t flags;          /* enum evh_flags */
-    uint16_t status;         /* with EVH_BAD: 400, 404, 413, 414, 417, 421, 431, 501 or 505 */
+    uint16_t status;         /* with EVH_BAD: 400, 404, 413, 414, 417, 421, 431, 501 or 505; of a response always 502 */
+    uint16_t code;           /* of a response: its status code */
     uint8_t method;          /* enum evh_method */
     uint8_t version;         /* 10 or 11; 0 while it is not known */
     uint64_t content_length; /* 0 without EVH_HAS_LENGTH */
@@ -87,5 +88,10 @@ void evh_parser_init(struct evh_parser *ps);
 /* Parses on. buf[0 .. len) is everything received of this message from its first byte on, and may go on with its body or with the
  * next request; nothing behind the head is looked at. After EVH_DONE or EVH_BAD a further call returns the same again. */
 int evh_parser_feed(struct evh_parser *ps, const struct evh_limits *limits, const uint8_t *buf, size_t len);
+
+/* The same for the head of a response (response.c). max_request_line is the status line's; of max_body nothing is refused here,
+ * because it takes the request to know whether a body follows (RFC 9112 6.3). */
+void evh_response_init(struct evh_parser *ps);
+int evh_response_feed(struct evh_parser *ps, const struct evh_limits *limits, const uint8_t *buf, size_t len);
 
 #endif

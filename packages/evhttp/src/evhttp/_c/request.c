@@ -2,6 +2,7 @@
 #include "internal.h"
 #include "scan.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,11 +18,11 @@ struct evh_head {
 };
 _Static_assert(sizeof(struct evh_head) == 48, "Python knows this layout");
 
-/* info: method | EVH_INFO_* (_request.py) | path offset << 16 | path length << 32 */
-enum { EVH_INFO_ABSOLUTE = 1 << 9, EVH_INFO_HTTP10 = 1 << 10 };
+/* info: method | EVH_INFO_* (_request.py; those of the connection in internal.h) | path offset << 16 | path length << 32 */
+enum { EVH_INFO_ABSOLUTE = 1 << 9, EVH_INFO_HTTP10 = 1 << 10, EVH_INFO_STREAMED = 1 << 11 };
 
 /* Up to here a body is copied once more, into the arena; beyond, Python takes it from where it was gathered. */
-enum { LARGE_BODY = 256 * 1024, FIRST_BODY = 64 * 1024 };
+enum { LARGE_BODY = 256 * 1024 };
 
 static size_t fields_len(const struct evh_parser *p) {
     size_t len = 1;
@@ -76,11 +77,59 @@ static int64_t info_of(const struct evh_parser *p) {
            (int64_t)p->path_len << 32;
 }
 
-/* Counts the request in and tells Python. */
+/* As Python would get it in a record of its own (evloop.h). */
+struct evh_arrival {
+    int64_t target, offset, info;
+    uint64_t exchange;
+};
+_Static_assert(sizeof(struct evh_arrival) == 32, "Python knows this layout");
+
+void evh_requests_tell(struct evh_server *server) {
+    ev_loop *loop = server->module->loop;
+    const struct evh_arrival *first = server->arrived;
+    size_t count = server->arrived_count;
+    if (count == 1) {
+        evh_ev->emit(loop, (uint32_t)first->target, first->offset, first->info, first->exchange);
+    } else if (count) {
+        int64_t offset;
+        memcpy(evh_ev->arena_put(loop, count * sizeof *first, &offset), first, count * sizeof *first);
+        evh_ev->emit(loop, server->options.batch_target, offset, (int64_t)count, 0);
+    }
+    server->arrived_count = 0;
+}
+
+static void tell(ev_loop *loop, struct ev_task *task) {
+    (void)loop;
+    evh_requests_tell((struct evh_server *)((char *)task - offsetof(struct evh_server, tell)));
+}
+
+static int has_room(struct evh_server *server) {
+    if (server->arrived_count < server->arrived_capacity)
+        return 1;
+    size_t capacity = server->arrived_capacity ? 2 * server->arrived_capacity : 64;
+    struct evh_arrival *grown = realloc(server->arrived, capacity * sizeof *grown);
+    if (!grown)
+        return 0;
+    server->arrived = grown;
+    server->arrived_capacity = capacity;
+    return 1;
+}
+
+/* Counts the request in, and tells Python: of those of a turn together, if it takes them so. */
 static void emit(net_stream *s, uint32_t target, int64_t offset, int64_t info) {
     struct evh_conn *c = evh_conn_of(s);
+    struct evh_server *server = c->server;
     uint64_t exchange = evh_net->token(s) | (uint64_t)c->asked << EV_TOKEN_BITS;
-    evh_ev->emit(evh_net->loop(s), target, offset, info, exchange);
+    info |= c->marks;
+    if (target == server->options.target && server->options.batch_target && has_room(server)) {
+        server->arrived[server->arrived_count++] = (struct evh_arrival){target, offset, info, exchange};
+        evh_ev->batch_end(evh_net->loop(s), &server->tell, tell);
+    } else {
+        evh_requests_tell(server); /* those before it */
+        evh_ev->emit(evh_net->loop(s), target, offset, info, exchange);
+    }
+    if (server->options.measure)
+        evh_measure_begin(c);
     c->asked = (uint16_t)(c->asked + 1) % EVH_PLACES;
 }
 
@@ -88,60 +137,28 @@ void evh_request_take(net_stream *s, const struct evh_parser *p, const uint8_t *
     size_t len = head_len(p);
     int64_t offset;
     uint8_t *at = evh_ev->arena_put(evh_net->loop(s), len + body_len, &offset);
-    write_head(at, len, p, message, evh_net->peer(s));
+    write_head(at, len, p, message, &evh_conn_of(s)->client);
     if (body_len) {
         ((struct evh_head *)at)->body_len = (uint32_t)body_len;
         memcpy(at + len, body, body_len);
     }
-    emit(s, evh_conn_of(s)->server->target, offset, info_of(p));
+    emit(s, evh_conn_of(s)->server->options.target, offset, info_of(p));
 }
 
-/* -- bodies that come in pieces -- */
-
-struct evh_body *evh_body_begin(const struct evh_parser *p, const uint8_t *message, const struct net_address *peer) {
-    struct evh_body *b = calloc(1, sizeof *b);
-    if (!b)
-        return NULL;
-    b->head_len = (uint32_t)head_len(p);
-    b->head = malloc(b->head_len);
-    if (!b->head) {
-        free(b);
-        return NULL;
-    }
-    write_head(b->head, b->head_len, p, message, peer);
-    b->info = info_of(p);
-    b->is_chunked = (p->flags & EVH_CHUNKED) != 0;
-    b->length = p->content_length;
-    if (b->is_chunked)
-        evh_chunked_init(&b->chunked);
-    return b;
+void evh_request_begin(net_stream *s, const struct evh_parser *p, const uint8_t *message) {
+    size_t len = head_len(p);
+    int64_t offset;
+    write_head(evh_ev->arena_put(evh_net->loop(s), len, &offset), len, p, message, &evh_conn_of(s)->client);
+    emit(s, evh_conn_of(s)->server->options.target, offset, info_of(p) | EVH_INFO_STREAMED);
 }
 
-void evh_body_free(struct evh_body *b) {
-    if (b) {
-        free(b->head);
-        free(b->data);
-        free(b);
-    }
-}
-
-/* Memory grows with what has come, not with what was announced: an announcement costs its sender nothing. */
-static int append(struct evh_body *b, const uint8_t *data, size_t len) {
-    if (len > b->capacity - b->len) {
-        size_t capacity = b->capacity ? b->capacity : FIRST_BODY;
-        while (capacity - b->len < len)
-            capacity *= 2;
-        if (!b->is_chunked && capacity > b->length)
-            capacity = (size_t)b->length;
-        uint8_t *grown = realloc(b->data, capacity);
-        if (!grown)
-            return 0;
-        b->data = grown;
-        b->capacity = capacity;
-    }
-    memcpy(b->data + b->len, data, len);
-    b->len += len;
-    return 1;
+uint8_t *evh_request_keep(const struct evh_parser *p, const uint8_t *message, const struct net_address *peer, uint32_t *len, int64_t *info) {
+    *len = (uint32_t)head_len(p);
+    *info = info_of(p);
+    uint8_t *head = malloc(*len);
+    if (head)
+        write_head(head, *len, p, message, peer);
+    return head;
 }
 
 struct lent {
@@ -165,15 +182,15 @@ static int lend(ev_loop *loop, struct evh_body *b) {
     return 1;
 }
 
-static void complete(net_stream *s, struct evh_body *b) {
+void evh_request_complete(net_stream *s, struct evh_body *b) {
     ev_loop *loop = evh_net->loop(s);
     struct evh_head *head = (struct evh_head *)b->head;
     head->body_len = (uint32_t)b->len;
-    uint32_t target = evh_conn_of(s)->server->target;
+    uint32_t target = evh_conn_of(s)->server->options.target;
     size_t inline_len = b->len;
     if (b->len > LARGE_BODY) {
         head->large_body = (uint64_t)(uintptr_t)b->data;
-        target = evh_conn_of(s)->server->large_target;
+        target = evh_conn_of(s)->server->options.large_target;
         inline_len = 0;
         if (!lend(loop, b)) {
             evh_net->abort(s, NET_BY_US);
@@ -186,52 +203,4 @@ static void complete(net_stream *s, struct evh_body *b) {
     if (inline_len)
         memcpy(at + b->head_len, b->data, inline_len);
     emit(s, target, offset, b->info);
-}
-
-static void finish(net_stream *s) {
-    struct evh_conn *c = evh_conn_of(s);
-    struct evh_body *b = c->body;
-    c->body = NULL;
-    complete(s, b);
-    evh_body_free(b);
-}
-
-static size_t feed_by_length(net_stream *s, struct evh_body *b, const uint8_t *data, size_t len) {
-    uint64_t left = b->length - b->len;
-    size_t part = len < left ? len : (size_t)left;
-    if (!append(b, data, part)) {
-        evh_conn_refuse(s, 503, "no memory for the body");
-        return len;
-    }
-    if (b->len == b->length)
-        finish(s);
-    return part;
-}
-
-static size_t feed_chunked(net_stream *s, struct evh_body *b, const uint8_t *data, size_t len) {
-    size_t used = 0;
-    for (;;) {
-        size_t n, off, run;
-        int rc = evh_chunked_feed(&b->chunked, &evh_conn_of(s)->server->limits, data + used, len - used, &n, &off, &run);
-        if (rc == EVH_BAD) {
-            evh_conn_refuse(s, b->chunked.status, b->chunked.reason);
-            return len;
-        }
-        if (run && !append(b, data + used + off, run)) {
-            evh_conn_refuse(s, 503, "no memory for the body");
-            return len;
-        }
-        used += n;
-        if (rc == EVH_DONE) {
-            finish(s);
-            return used;
-        }
-        if (used == len)
-            return used;
-    }
-}
-
-size_t evh_body_feed(net_stream *s, const uint8_t *data, size_t len) {
-    struct evh_body *b = evh_conn_of(s)->body;
-    return b->is_chunked ? feed_chunked(s, b, data, len) : feed_by_length(s, b, data, len);
 }

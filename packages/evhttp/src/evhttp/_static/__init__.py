@@ -1,6 +1,6 @@
 """Files below one folder, over HTTP.
 
-``root`` opens a path without ever leaving the folder, ``media`` and ``dates`` say what a file is and how old, ``listing`` draws a
+``root`` opens a path without ever leaving the folder, ``cache`` keeps it open for a moment, ``listing`` draws a
 folder, and ``handler`` answers requests with them.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from base64 import b64encode
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from urllib.parse import quote
 
 from evhttp._static.root import Refused, Root
 
-__all__ = ["HEADERS", "Entry", "read_folder", "render"]
+__all__ = ["HEADERS", "JSON_HEADERS", "Entry", "read_folder", "render", "render_json"]
 
 # A page is made in one go on the loop's thread, in some 7 µs for an entry; and nobody reads a longer one.
 _MOST = 5000
@@ -70,6 +71,13 @@ HEADERS = (
         f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; base-uri 'none'; form-action 'none'",
     ),
     ("Cache-Control", "no-cache"),
+    ("Vary", "Accept"),
+)
+JSON_HEADERS = (
+    ("Content-Type", "application/json"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cache-Control", "no-cache"),
+    ("Vary", "Accept"),
 )
 
 # Control characters become their pictures, and what turns the direction of text a replacement character, so that no name looks like
@@ -166,6 +174,24 @@ def render(names: list[bytes], entries: list[Entry], count: int) -> bytes:
 </html>
 """
     return page.encode()
+
+
+def render_json(entries: list[Entry], count: int) -> bytes:
+    """Write the folder for programs.
+
+    ``{"entries": [{"name", "type", "size", "modified", "url"}, ...], "total": count}``: a name that is no text has U+FFFD in it,
+    the URL is relative and always exact. ``type`` is ``"file"`` or ``"folder"``, ``size`` in bytes and only of files,
+    ``modified`` in seconds since the epoch.
+    """
+    found = []
+    for name, is_folder, size, changed in entries:
+        entry: dict[str, object] = {"name": name.decode("utf-8", "replace"), "type": "folder" if is_folder else "file"}
+        if not is_folder:
+            entry["size"] = size
+        entry["modified"] = int(changed)
+        entry["url"] = quote(name, safe="") + ("/" if is_folder else "")
+        found.append(entry)
+    return json.dumps({"entries": found, "total": count}, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
 def _text(name: bytes) -> str:
