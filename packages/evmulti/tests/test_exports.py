@@ -6,7 +6,38 @@ import evmulti
 
 
 def test_exports() -> None:
-    assert evmulti.__all__ == ["__version__"]
+    assert evmulti.__all__ == [
+        "Body",
+        "Cause",
+        "Connection",
+        "ConnectionClosed",
+        "Connections",
+        "Context",
+        "ContextError",
+        "Dispatcher",
+        "DispatcherStats",
+        "EvMultiError",
+        "Log",
+        "LogCallback",
+        "LogEntry",
+        "MultiServer",
+        "MultiStats",
+        "PoolStats",
+        "PooledSocket",
+        "Service",
+        "Services",
+        "StartError",
+        "Strategy",
+        "Supervisor",
+        "TargetError",
+        "Worker",
+        "WorkerStats",
+        "__version__",
+        "context",
+        "suspend",
+        "suspended",
+        "usable_cores",
+    ]
 
 
 def test_version_is_the_distribution_s() -> None:
