@@ -23,6 +23,7 @@ class Start:
     handler: str  # "hello", or "browser" for the handler that reads two header fields
     folder: Path  # of its own, empty, gone afterwards
     files: int  # limit on open files
+    scale: float = 1  # of the sizes, where a benchmark has any
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Settings:
 
     base: peers.Interpreter
     ours: str | None = None  # a Python that has our packages already
+    checkout: Path | None = None  # whose packages are ours; None: this one's
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def our_environment(settings: Settings, only: tuple[str, ...] = ()) -> peers.Env
         NotAvailable: A package does not build, or the given Python does not run.
     """
     if settings.ours is None:
-        return peers.ours(settings.base, only)
+        return peers.ours(settings.base, only, settings.checkout)
     interpreter = peers.ask_interpreter(settings.ours)
     if interpreter is None:
         raise peers.NotAvailable("the Python given by --python does not run")

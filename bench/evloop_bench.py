@@ -40,7 +40,7 @@ WORKLOADS = {
 def _loop(name: str, summary: str) -> Server:
     def prepare(settings: Settings) -> Ready:
         if name == "evloop":
-            environment = our_environment(settings, ("evloop",))
+            environment = our_environment(settings, ("evloop", "evnet"))
         elif name == "asyncio":
             environment = peers.Environment(name, Path(settings.base.executable), settings.base)
         else:

@@ -60,8 +60,10 @@ class Workload:
 
     name: str
     summary: str
-    kind: str = "closed"  # http: "closed", as fast as it answers; "rate", a constant rate; "idle", memory
+    # http: "closed", as fast as it answers; "beside", the same with two shapes; "rate", a constant rate; "idle", memory
+    kind: str = "closed"
     shape: loads.Shape = field(default_factory=loads.Shape)
+    beside: loads.Shape | None = None  # also loaded like this, before and after, for a ratio within one run
     handler: str = "hello"
     wrk: bool = False  # whether wrk can do it
 
@@ -114,17 +116,22 @@ class Running:
 
 
 @contextlib.contextmanager
-def serving(ready: Ready, handler: str, plan: Plan, answers: Callable[[str, int], bool]) -> Iterator[Running]:
+def serving(
+    ready: Ready, handler: str, plan: Plan, answers: Callable[[str, int], bool], *, as_load: bool = False
+) -> Iterator[Running]:
     """Run a server while the block runs; it is entered when ``answers(host, port)`` says that the server does.
+
+    With ``as_load`` it is on the load's core: it is a client that is measured then.
 
     Raises:
         ServerFailed: It ended, or did not answer in time.
     """
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        command = ready.command(Start(HOST, port, handler, Path(folder), plan.files))
+        command = ready.command(Start(HOST, port, handler, Path(folder), plan.files, plan.scale))
         env = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
-        with processes.running(command, core=plan.cores.server, env=env, cwd=Path(folder)) as process:
+        core = plan.cores.load if as_load else plan.cores.server
+        with processes.running(command, core=core, env=env, cwd=Path(folder)) as process:
             plan.note(process.note)
             deadline = time.monotonic() + START_SECONDS
             while not answers(HOST, port):

@@ -17,7 +17,27 @@ from peers import NotAvailable
 
 BENCH = Path(__file__).resolve().parent
 BUILD = BENCH / ".build"
-SOURCES = {"load": ("load.c", "connection.c"), "floor": ("floor.c",), "sendfile": ("sendfile.c",)}
+KERNELS = BENCH.parent / "packages" / "evws" / "src" / "evws" / "_c"
+SOURCES: dict[str, tuple[str | Path, ...]] = {
+    "load": ("load.c", "connection.c"),
+    "floor": ("floor.c",),
+    "sendfile": ("sendfile.c",),
+    "echo_load": ("echo_load.c", "echo_connection.c", "pattern.c", "wire_plain.c"),
+    "echo_load_tls": ("echo_load.c", "echo_connection.c", "pattern.c", "wire_tls.c"),
+    "ws_load": ("echo_load.c", "echo_connection.c", "pattern.c", "wire_ws.c", "ws_plain.c"),
+    "ws_load_deflate": ("echo_load.c", "echo_connection.c", "pattern.c", "wire_ws.c", "ws_deflate.c"),
+    "ws_floor": ("ws_floor.c",),
+    "ws_mask": ("ws_mask.c", *sorted(KERNELS.glob("kernels*.c"))),
+    "udp_load": ("udp_load.c", "pattern.c"),
+    "file_load": ("file_load.c",),
+    "net_floor": ("net_floor.c",),
+}
+LIBRARIES = {
+    "echo_load_tls": ("-lssl", "-lcrypto"),  # Debian: apt install libssl-dev
+    "ws_floor": ("-lcrypto",),
+    "ws_mask": (f"-I{KERNELS}",),
+    "ws_load_deflate": ("-lz",),  # zlib1g-dev
+}
 CFLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror")
 BODY = "Hello, World!"
 
@@ -64,14 +84,15 @@ def build(name: str, folder: Path = BUILD) -> Path:
     """
     target = folder / name
     files = [BENCH / "c" / source for source in SOURCES[name]]
-    newest = max(path.stat().st_mtime for path in (BENCH / "c").iterdir())
+    newest = max(path.stat().st_mtime for path in (*(BENCH / "c").iterdir(), *files))
     if target.exists() and target.stat().st_mtime > newest:
         return target
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise NotAvailable("no C compiler found (Debian: apt install gcc libc6-dev)")
     folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run([compiler, *CFLAGS, "-o", str(target), *map(str, files)], capture_output=True, text=True)
+    command = [compiler, *CFLAGS, "-o", str(target), *map(str, files), *LIBRARIES.get(name, ())]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise NotAvailable(f"compiling {name} failed: {done.stderr.strip()[:500]}")
     return target
@@ -105,6 +126,29 @@ def _nothing() -> None:
     pass
 
 
+def follow(
+    process: processes.Process, at_start: Callable[[], None] = _nothing, at_end: Callable[[], None] = _nothing
+) -> dict[str, Any]:
+    """Read what a client says until it ends; the callbacks run when its measured time begins and ends. Returns the result.
+
+    Raises:
+        LoadFailed: It failed; the message is the first error that it met.
+    """
+    result: dict[str, Any] = {}
+    for line in _lines(process):
+        match line.get("event"):
+            case "measuring":
+                at_start()
+            case "measured":
+                at_end()
+            case _:
+                result = line
+    status = process.popen.wait(timeout=10)
+    if status or not result:
+        raise LoadFailed(result.get("first_error") or process.last_words() or f"the load client ended with {status}")
+    return result
+
+
 def run_client(
     address: str,
     shape: Shape,
@@ -124,21 +168,8 @@ def run_client(
     command = _command(address, shape, seconds, warmup)
     if rate:
         command += ["--rate", str(rate)]
-    result: dict[str, Any] = {}
     with processes.running(command, core=core, pipes=True) as process:
-        for line in _lines(process):
-            match line.get("event"):
-                case "measuring":
-                    at_start()
-                case "measured":
-                    at_end()
-                case _:
-                    result = line
-        status = process.popen.wait(timeout=10)
-        if status or not result:
-            raise LoadFailed(
-                result.get("first_error") or process.last_words() or f"the load client ended with {status}"
-            )
+        result = follow(process, at_start, at_end)
     return LoadResult(
         **{key: result[key] for key in ("requests", "seconds", "rps", "p50", "p90", "p99", "p99_9", "max")},
         client_cpu=result["user"] + result["system"],
@@ -150,14 +181,18 @@ def run_client(
     )
 
 
-@contextlib.contextmanager
-def idle_connections(address: str, count: int, *, core: int | None) -> Iterator[None]:
+def idle_connections(address: str, count: int, *, core: int | None) -> contextlib.AbstractContextManager[None]:
     """Hold open connections that have each had one answer, while the ``with`` block runs.
 
     Raises:
         LoadFailed: They could not all be opened, or the server did not keep them.
     """
-    command = [*_command(address, Shape(), 60, 0), "--idle", str(count)]
+    return holding([*_command(address, Shape(), 60, 0), "--idle", str(count)], count, core=core)
+
+
+@contextlib.contextmanager
+def holding(command: Sequence[str], count: int, *, core: int | None) -> Iterator[None]:
+    """Run a client that holds idle connections, while the ``with`` block runs. Raises: as `idle_connections`."""
     with processes.running(command, core=core, pipes=True) as process:
         lines = _lines(process)
         first = next(lines, {})

@@ -168,21 +168,21 @@ def peer(name: str, base: Interpreter) -> Environment:
     raise NotAvailable("; ".join(reasons))
 
 
-def _fingerprint(packages: list[str]) -> str:
+def _fingerprint(sources: Path, packages: list[str]) -> str:
     """Digest our sources, so that a changed checkout is built again."""
     digest = hashlib.sha256()
     for package in packages:
-        for folder, names, files in os.walk(PACKAGES / package):
+        for folder, names, files in os.walk(sources / package):
             ignored = NOT_SOURCES(folder, names + files)
             names[:] = sorted(set(names) - ignored - {"tests", "changelog.d"})
             for name in sorted(set(files) - ignored):
                 path = Path(folder, name)
-                digest.update(str(path.relative_to(PACKAGES)).encode() + b"\0" + path.read_bytes())
+                digest.update(str(path.relative_to(sources)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
-def ours(base: Interpreter, only: tuple[str, ...] = ()) -> Environment:
-    """Build the packages from the checkout (all five, or some) as wheels and install them, lower ones first.
+def ours(base: Interpreter, only: tuple[str, ...] = (), checkout: Path | None = None) -> Environment:
+    """Build the packages from this checkout or another (all five, or some) as wheels and install them, lower ones first.
 
     A wheel is built from a copy of the package's folder: a build writes into its sources, and others may work there.
     Siblings never come from an index: two of the names belong to other people's projects there.
@@ -190,10 +190,14 @@ def ours(base: Interpreter, only: tuple[str, ...] = ()) -> Environment:
     config = _config()["ours"]
     packages: list[str] = [name for name in config["packages"] if not only or name in only]
     own_name = "-".join(["ours", *only])
-    missing = [name for name in packages if not (PACKAGES / name / "pyproject.toml").exists()]
+    sources = PACKAGES
+    if checkout is not None and checkout.resolve() != BENCH.parent:
+        sources = checkout.resolve() / "packages"
+        own_name += f"-{hashlib.sha256(str(sources).encode()).hexdigest()[:8]}"
+    missing = [name for name in packages if not (sources / name / "pyproject.toml").exists()]
     if missing:
         raise NotAvailable(f"not in this checkout: {', '.join(f'packages/{name}' for name in missing)}")
-    stamp = _fingerprint(packages)
+    stamp = _fingerprint(sources, packages)
     python, _ = _venv(own_name, base, config["requires"])
     installed = python.parent.parent / "bench-ours"
     if installed.exists() and installed.read_text() == stamp:
@@ -204,7 +208,7 @@ def ours(base: Interpreter, only: tuple[str, ...] = ()) -> Environment:
     for name in packages:
         print(f"bench: building {name}", file=sys.stderr, flush=True)
         shutil.rmtree(build, ignore_errors=True)
-        shutil.copytree(PACKAGES / name, build / name, ignore=NOT_SOURCES)
+        shutil.copytree(sources / name, build / name, ignore=NOT_SOURCES)
         pip = [str(python), "-m", "pip"]
         wheel = [*pip, "wheel", "-q", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", str(wheels)]
         _run([*wheel, str(build / name)], f"building {name}")

@@ -15,6 +15,7 @@ from peers import NotAvailable
 from samples import Column, Sample, Samples, Spread, Table, round_ratios, spread
 
 NOISY = 0.05  # share of a core in foreign hands from which on a figure is marked
+CHECKOUT = f"{Path(__file__).resolve().parent.parent}/"  # what servers wrote may name files: as seen from there
 LATE = 0.01  # share of late answers from which on a server does not sustain a rate
 
 
@@ -107,7 +108,7 @@ def markdown(benchmark: Benchmark, plan: Plan, results: Results) -> str:
         parts += [f"| {' | '.join(row)} |" for row in rows]
     if results.interrupted:
         parts.append("\nInterrupted: the last round is not complete.")
-    return "\n".join(parts) + "\n"
+    return "\n".join(parts).replace(CHECKOUT, "") + "\n"
 
 
 def _summary(samples: Sequence[Sample | None]) -> dict[str, Any]:
@@ -122,8 +123,8 @@ def _summary(samples: Sequence[Sample | None]) -> dict[str, Any]:
     return summary
 
 
-def write_json(path: Path, benchmark: Benchmark, plan: Plan, results: Results) -> None:
-    """Write everything, the single rounds too."""
+def write_json(path: Path, benchmark: Benchmark, plan: Plan, results: Results, *, rounds: bool = True) -> None:
+    """Write everything; with ``rounds`` each of them, too."""
     tools = {}
     if plan.load == "wrk":
         try:
@@ -138,9 +139,11 @@ def write_json(path: Path, benchmark: Benchmark, plan: Plan, results: Results) -
         workloads[name] = {
             "summary": {server: _summary(samples) for server, samples in servers.items()},
             "ratios": {"base": base, "of": column.name, "to": ratios(servers, base, column) if base else {}},
-            "rounds": {server: [asdict(s) if s else None for s in samples] for server, samples in servers.items()},
             "failures": results.failures.get(name, {}),
         }
+        if rounds:
+            each = {server: [asdict(s) if s else None for s in samples] for server, samples in servers.items()}
+            workloads[name]["rounds"] = each
     document = {
         "benchmark": benchmark.name,
         "machine": machine.describe(),
@@ -160,4 +163,4 @@ def write_json(path: Path, benchmark: Benchmark, plan: Plan, results: Results) -
         "targets": [dict(zip(("claim", "wanted", "measured"), row, strict=True)) for row in rows],
         "interrupted": results.interrupted,
     }
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False).replace(CHECKOUT, "") + "\n")

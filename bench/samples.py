@@ -30,6 +30,7 @@ class Sample:
     late: float = 0  # share of the requests due that were answered after the end or never
     errors: int = 0
     first_error: str = ""
+    beside: float | None = None  # rps ÷ what the same process reached just before and after with another shape of load
     figures: Mapping[str, float] = field(default_factory=dict)  # by name, of benchmarks that are not about servers
 
     @property

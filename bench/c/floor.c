@@ -6,17 +6,11 @@
  * Usage: floor HOST:PORT
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
+#include "common.h"
+
 #include <errno.h>
-#include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -40,12 +34,6 @@ struct conn {
 static struct conn conns[MAX_FDS];
 static char answers[BATCH * ANSWER_SIZE];
 static char inbox[1 << 16];
-
-static void die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
 
 /* Count the request ends, carrying a terminator that is split over two reads in *matched. */
 static uint64_t count_requests(const char *data, size_t size, uint8_t *matched)
@@ -136,18 +124,9 @@ static void accept_some(int listener, int poller)
 
 static int listen_on(const char *where)
 {
-    char host[64];
-    const char *colon = strrchr(where, ':');
-    struct sockaddr_in address = {.sin_family = AF_INET};
-    if (!colon || (size_t)(colon - where) >= sizeof host) {
-        fprintf(stderr, "usage: floor HOST:PORT\n");
-        exit(2);
-    }
-    memcpy(host, where, (size_t)(colon - where));
-    host[colon - where] = '\0';
-    address.sin_port = htons((uint16_t)atoi(colon + 1));
-    if (inet_pton(AF_INET, host, &address.sin_addr) != 1) {
-        fprintf(stderr, "floor: %s is not an IPv4 address\n", host);
+    struct sockaddr_in address;
+    if (!parse_address(where, &address)) {
+        fprintf(stderr, "usage: floor HOST:PORT, an IPv4 address\n");
         exit(2);
     }
 
@@ -168,11 +147,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: floor HOST:PORT\n");
         return 2;
     }
-    struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-        files.rlim_cur = files.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &files);
-    }
+    raise_file_limit();
     for (size_t i = 0; i < BATCH; i++)
         memcpy(answers + i * ANSWER_SIZE, ANSWER, ANSWER_SIZE);
 

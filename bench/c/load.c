@@ -10,7 +10,6 @@
 #include "load.h"
 
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 enum {
@@ -36,12 +35,6 @@ static void ramp_up(uint64_t now)
     }
     while (load.opened < load.opt.connections && load.opened - load.greeted < RAMP_WINDOW)
         conn_open(&load.conns[load.opened++], now);
-}
-
-static void say(const char *event)
-{
-    printf("{\"event\": \"%s\"}\n", event);
-    fflush(stdout);
 }
 
 /* Count what was due and never answered with the time it has waited: leaving it out would flatter a stalled server. */
@@ -175,26 +168,17 @@ static void hold(void)
     }
 }
 
-static double seconds_of(struct timeval a, struct timeval b)
-{
-    return (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_usec - a.tv_usec) / 1e6;
-}
-
 static void report(void)
 {
     double seconds = (double)(load.measure_end - load.measure_start) / 1e9;
-    const double percents[] = {50, 90, 99, 99.9};
-    const char *const names[] = {"p50", "p90", "p99", "p99_9"};
 
     printf("{\"connections\": %u, \"answered\": %u, \"pipeline\": %u, \"request_bytes\": %zu, ", load.opt.connections, load.greeted,
            load.opt.pipeline, load.request_size);
     printf("\"requests\": %llu, \"seconds\": %.6f, \"rps\": %.1f, \"rate\": %.1f, ", (unsigned long long)load.requests, seconds,
            seconds > 0 ? (double)load.requests / seconds : 0.0, load.opt.rate);
-    for (int i = 0; i < 4; i++)
-        printf("\"%s\": %.2f, ", names[i], load.latency.count ? (double)hist_percentile(&load.latency, percents[i]) / 1e3 : 0.0);
-    printf("\"max\": %.2f, \"user\": %.6f, \"system\": %.6f, \"bytes\": %llu, ", (double)load.latency.max / 1e3,
-           seconds_of(usage_start.ru_utime, usage_end.ru_utime), seconds_of(usage_start.ru_stime, usage_end.ru_stime),
-           (unsigned long long)load.bytes);
+    print_latency(&load.latency);
+    print_usage(&usage_start, &usage_end);
+    printf("\"bytes\": %llu, ", (unsigned long long)load.bytes);
     printf("\"reconnects\": %llu, \"late\": %llu, \"unfinished\": %llu, \"lost_idle\": %llu, \"errors\": %llu, \"error_kinds\": {",
            (unsigned long long)load.reconnects, (unsigned long long)load.late, (unsigned long long)load.unfinished, (unsigned long long)load.lost_idle,
            (unsigned long long)load.trouble_count);
@@ -207,11 +191,7 @@ static void report(void)
 int main(int argc, char **argv)
 {
     options_parse(&load.opt, argc, argv);
-    struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-        files.rlim_cur = files.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &files);
-    }
+    raise_file_limit();
     load.checker.expect = load.opt.expect;
     load.checker.expect_size = load.opt.expect ? strlen(load.opt.expect) : 0;
     conn_prepare();

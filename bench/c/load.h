@@ -5,13 +5,8 @@
 #ifndef BENCH_LOAD_H
 #define BENCH_LOAD_H
 
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <time.h>
-
 #include "answer.h"
-#include "histogram.h"
+#include "common.h"
 #include "options.h"
 
 /* DOWN: to be opened by the sweep. DONE: answered with "close", waits for the server's end of stream. */
@@ -50,13 +45,6 @@ struct load {
 
 extern struct load load;
 extern const char *const trouble_names[TROUBLES];
-
-static inline uint64_t clock_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 /* Rate mode: when the index-th request of all is due. */
 static inline uint64_t due_at(uint64_t index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -35,15 +36,30 @@ class Loop:
     stop: Callable[[], None]
     close: Callable[[], None]
     sendfile: Callable[[int, int, int, int], int] | None
+    open_stream: Callable[[socket.socket, Callable[[], Any]], Any]  # drives an asyncio protocol with a connected socket
 
 
 def _ours() -> Loop:
     evloop: Any = importlib.import_module("evloop")
     loop = evloop.Loop()
-    return _adapt("evloop", loop, loop.run, getattr(evloop, "sendfile", None))
+
+    def open_stream(sock: socket.socket, protocol_factory: Callable[[], Any]) -> Any:
+        try:
+            evnet: Any = importlib.import_module("evnet")  # streams are the next package's
+        except ImportError as error:
+            raise NotInstalled(str(error)) from None
+        return evnet.open_stream(loop, sock, protocol_factory)
+
+    return _adapt("evloop", loop, loop.run, getattr(evloop, "sendfile", None), open_stream)
 
 
-def _adapt(name: str, loop: Any, run: Callable[[], None], sendfile: Callable[[int, int, int, int], int] | None) -> Loop:
+def _adapt(
+    name: str,
+    loop: Any,
+    run: Callable[[], None],
+    sendfile: Callable[[int, int, int, int], int] | None,
+    open_stream: Callable[[socket.socket, Callable[[], Any]], Any],
+) -> Loop:
     return Loop(
         name=name,
         call_soon=loop.call_soon,
@@ -60,6 +76,7 @@ def _adapt(name: str, loop: Any, run: Callable[[], None], sendfile: Callable[[in
         stop=loop.stop,
         close=loop.close,
         sendfile=sendfile,
+        open_stream=open_stream,
     )
 
 
@@ -75,4 +92,8 @@ def open_loop(name: str) -> Loop:
         loop = asyncio.new_event_loop() if name == "asyncio" else importlib.import_module(name).new_event_loop()
     except ImportError as error:
         raise NotInstalled(str(error)) from None
-    return _adapt(name, loop, loop.run_forever, os.sendfile)
+
+    def open_stream(sock: socket.socket, protocol_factory: Callable[[], Any]) -> Any:
+        return loop.run_until_complete(loop.create_unix_connection(protocol_factory, sock=sock))
+
+    return _adapt(name, loop, loop.run_forever, os.sendfile, open_stream)

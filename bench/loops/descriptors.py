@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import gc
 import socket
 from collections.abc import Callable
 from time import perf_counter, perf_counter_ns
+from typing import Any
 
 from adapters import Loop
 from sections import Done, Figures, Options, Stopwatch, Wrong, drive, expect, quantiles
@@ -222,4 +224,87 @@ def latency(loop: Loop, options: Options) -> Figures:
     figures: Figures = {"rounds": rounds}
     for place, values in waits.items():
         figures |= quantiles(place, values)
-    return figures
+    for _, right in pairs:
+        loop.remove_reader(right.fileno())
+    for pair in pairs:
+        for each in pair:
+            each.close()
+    return figures | _answers(loop, options, quick, slow)
+
+
+class _Answering:
+    """A protocol of asyncio's that answers each byte by one; a slow one first takes its time."""
+
+    def __init__(self, answered: Callable[[], None], before: Callable[[], None] | None) -> None:
+        self._answered = answered
+        self._before = before
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._before is not None:
+            self._before()
+            end = perf_counter_ns() + SLOW_NS
+            while perf_counter_ns() < end:
+                pass
+        self._transport.write(b"y")
+        self._answered()
+
+    def eof_received(self) -> None:
+        pass
+
+    def connection_lost(self, error: Exception | None) -> None:
+        pass
+
+
+def _answers(loop: Loop, options: Options, quick: int, slow: int) -> Figures:
+    """Quick and slow ones again, as streams that answer: how long an answer that was given takes to reach its peer.
+
+    The peers are looked at before each slow handler, and when all have answered: no finer than that are the times.
+    """
+    pairs = make_pairs(quick + slow)
+    waiting: collections.deque[tuple[socket.socket, int]] = collections.deque()
+    waits: list[int] = []
+    rounds = given = 0
+    end = 0.0
+
+    def look() -> None:
+        now = perf_counter_ns()
+        while waiting and _take(waiting[0][0]):  # in the order in which they were given, so that looking costs little
+            waits.append(now - waiting.popleft()[1])
+
+    def again() -> None:
+        nonlocal rounds, given
+        look()
+        if waiting:
+            loop.call_soon(again)
+            return
+        if perf_counter() >= end and rounds > 1:
+            loop.stop()
+            return
+        rounds += 1
+        given = 0
+        for left, _ in pairs:
+            left.send(b"x")
+
+    def answered(left: socket.socket) -> None:
+        nonlocal given
+        waiting.append((left, perf_counter_ns()))
+        given += 1
+        if given == len(pairs):
+            loop.call_soon(again)
+
+    def connect(index: int) -> None:
+        left, right = pairs[index]
+        before = look if 0 <= index - quick // 2 < slow else None
+        loop.open_stream(right, lambda: _Answering(functools.partial(answered, left), before))
+
+    for index in range(len(pairs)):
+        connect(index)
+    gc.collect()
+    end = perf_counter() + options.seconds
+    loop.call_soon(again)
+    loop.run()
+    expect("latency: answers", len(waits), rounds * len(pairs))
+    return quantiles("answer", waits)
