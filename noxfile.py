@@ -8,6 +8,7 @@ here, by their paths, so pip never looks for them in an index, and `tools/proven
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -18,11 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import nox
+from nox.command import CommandFailed
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "tools"))
+from free_threaded import NotAvailable  # noqa: E402
+from free_threaded import find as find_free_threaded  # noqa: E402
 from provenance import PACKAGES  # noqa: E402
 from pythons import find_pythons  # noqa: E402
 
@@ -34,7 +38,9 @@ os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
 WHEELS = ROOT / "build" / "wheels"
 BUILD_TOOLS = ("hatchling>=1.26", "cffi>=1.17", "setuptools>=66", "build>=1.2")
 # Where the session `cross` compiles for: what ziglang brings the real headers of, and this machine is not.
-CROSS_TARGETS = ("x86_64-macos", "aarch64-macos", "x86_64-freebsd")
+CROSS_TARGETS = ("x86_64-macos", "aarch64-macos", "x86_64-freebsd", "x86_64-linux-musl")
+# Tests wait about as much as they work, so there may be more of them than cores; and some take a hundred times as long as others.
+WORKERS = ("-n", "3", "--dist", "worksteal")
 SOURCE_PATH = os.pathsep.join(str(ROOT / "packages" / name / "src") for name in PACKAGES)
 
 nox.needs_version = ">=2025.2.9"
@@ -64,6 +70,11 @@ def requirements(package: str) -> list[Requirement]:
     return [Requirement(text) for text in project["dependencies"]]
 
 
+def others(packages: Sequence[str] = PACKAGES) -> list[str]:
+    """Return what the packages require at run time from elsewhere."""
+    return sorted({str(r) for name in packages for r in requirements(name) if r.name not in PACKAGES})
+
+
 def floor(requirement: Requirement) -> Version:
     """Return the lowest version that a requirement allows."""
     return max(Version(part.version) for part in requirement.specifier if part.operator in (">=", "=="))
@@ -88,8 +99,7 @@ def step(session: nox.Session, name: str, state: Iterable[object]) -> Iterator[b
 def install(session: nox.Session, tools: Sequence[str], wheels: Sequence[Path] = ()) -> None:
     """Install tools from the index and our wheels by path, each when it has changed, and check where the wheels came from."""
     names = [path.name.split("-")[0] for path in wheels]
-    others = {str(r) for name in names for r in requirements(name) if r.name not in PACKAGES}
-    wanted = sorted({*tools, *others})
+    wanted = sorted({*tools, *others(names)})
     with step(session, "tools", wanted) as needed:
         if needed and wanted:
             session.install(*wanted)
@@ -139,7 +149,7 @@ def source_state(package: str) -> list[object]:
 @nox.session
 def wheels(session: nox.Session) -> None:
     """Build every package's sdist, and its wheel from the sdist, into build/wheels: one abi3 wheel for all Pythons."""
-    install(session, BUILD_TOOLS)
+    install(session, [*BUILD_TOOLS, *others()])
     for name in PACKAGES:
         with step(session, name, source_state(name)) as needed:
             if needed or not list(WHEELS.glob(f"{name}-*.whl")):
@@ -152,7 +162,13 @@ def wheels(session: nox.Session) -> None:
 def tests(session: nox.Session, package: str) -> None:
     """Run a package's tests where only it and the packages below it are installed."""
     install(session, group(ROOT / "packages" / package / "pyproject.toml", "test"), built(below(package)))
-    session.run("pytest", f"packages/{package}/tests", *session.posargs)
+    # What differs between the pollers, and what injected faults and tables of malformed bytes reach, is C, and one binary for all
+    # Pythons: the first Python tries all of it, which is what continuous integration has the time for.
+    in_c = "(poll and not epoll) or " + " or ".join(
+        ("test_faults", "test_fault_table", "test_parser_c", "test_fuzz", "test_conformance", "test_codec_c")
+    )
+    chosen = () if session.python == next(iter(PYTHONS)) else ("-k", f"not ({in_c})")
+    session.run("pytest", f"packages/{package}/tests", *WORKERS, *chosen, *session.posargs)
 
 
 @nox.session(requires=["wheels"])
@@ -160,6 +176,16 @@ def integration(session: nox.Session) -> None:
     """Test what crosses packages, on the built wheels."""
     install(session, group(ROOT / "pyproject.toml", "integration"), built(PACKAGES))
     session.run("pytest", "tests-integration", *session.posargs, env={"EV_WHEELS": str(WHEELS)})
+
+
+@nox.session(requires=["wheels"])
+def docs(session: nox.Session) -> None:
+    """Build the documentation site into build/docs; a warning is an error. Options after `--` go to sphinx-build."""
+    install(session, group(ROOT / "pyproject.toml", "docs"), built(PACKAGES))
+    # A page that is not read again warns of nothing, hence the fresh environment.
+    options = ("-b", "html", "--fresh-env", "--fail-on-warning", "--keep-going", "--quiet", "-d", "build/doctrees")
+    session.run("sphinx-build", *options, *session.posargs, "docs", "build/docs")
+    session.log("the site is in build/docs/index.html")
 
 
 @nox.session(requires=["wheels"])
@@ -205,11 +231,104 @@ def old_wheel(session: nox.Session, package: str, version: Version) -> Path:
     return next(folder.glob("*.whl"))
 
 
+@nox.session(name="install", requires=["wheels"])
+def installs(session: nox.Session) -> None:
+    """Install each package alone, exchange one version, and put two together that do not fit; say what came of it."""
+    install(session, [*BUILD_TOOLS, *others(), "packaging>=24"])
+    session.run("python", "tools/installs.py", str(WHEELS))
+
+
+@nox.session
+@nox.parametrize("package", PACKAGES)
+def coverage(session: nox.Session, package: str) -> None:
+    """Run a package's tests and tell which branches of its Python and of its C they took; needs gcc. `--` goes to pytest."""
+    tools = group(ROOT / "packages" / package / "pyproject.toml", "test")
+    counting = group(ROOT / "pyproject.toml", "coverage")
+    install(session, [*BUILD_TOOLS, *others(below(package)), *tools, *counting])
+    counts = ROOT / "packages" / package / "build" / "shim"
+    for old in counts.glob("*/objects"):
+        # What was counted before, perhaps of other sources: gcovr would add it.
+        shutil.rmtree(old.parent)
+    # Only its own shim counts.
+    for name in below(package):
+        environment = {"EV_SHIM_COVERAGE": "1" if name == package else "0"}
+        options = ("--no-deps", "--no-build-isolation", "--no-index", "--force-reinstall")
+        session.run("python", "-m", "pip", "install", "-q", *options, f"packages/{name}", env=environment, silent=True)
+    folder = ROOT / "build" / "coverage" / package
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    workers = "0" if package == "evloop" else "4"
+    environment = {"COVERAGE_FILE": str(folder / "data")}
+    session.run(
+        *("coverage", "run", f"--source={package}", "-m", "pytest", f"packages/{package}/tests", "-n", workers, "-q"),
+        *session.posargs,
+        env=environment,
+        # A count of what ran is wanted even when something failed: tests that wait for less time than a counted program takes.
+        success_codes=[0, 1],
+    )
+    session.run("coverage", "combine", "-q", env=environment)
+    session.run("coverage", "report", "--skip-covered", env=environment)
+    session.run("coverage", "json", "-q", "-o", str(folder / "python.json"), env=environment)
+    totals = json.loads((folder / "python.json").read_text())["totals"]
+    lines = totals["covered_lines"] / totals["num_statements"]
+    branches = totals["covered_branches"] / totals["num_branches"]
+    session.log(f"Python: {lines:.1%} of the lines, {branches:.1%} of the branches")
+    if package in shims():
+        reports = ("--txt", "-", "--txt-metric", "branch", "--print-summary", "--html", str(folder / "c.html"))
+        filters = ("--root", f"packages/{package}", "--filter", f"packages/{package}/src/")
+        session.run("gcovr", *filters, *reports, "--exclude-unreachable-branches", str(counts))
+    session.run("python", "tools/lines.py", package)
+
+
+@nox.session(venv_backend="none")
+def freethreaded(session: nox.Session) -> None:
+    """Run the tests without the GIL, and measure threads there; on python3.14t, which is built here if Debian's source can be had.
+
+    `--` goes to pytest.
+    """
+    folder = ROOT / "build" / "freethreaded"
+    try:
+        found = find_free_threaded(folder)
+    except NotAvailable as error:
+        session.skip(str(error))
+    python = str(folder / "venv" / "bin" / "python")
+    session.run(str(found), "-m", "venv", "--clear", str(folder / "venv"), external=True)
+    tools = {tool for name in PACKAGES for tool in group(ROOT / "packages" / name / "pyproject.toml", "test")}
+    # 2.1 is the first whose modules declare that they do without the GIL.
+    for requirement in ["cffi>=2.1", *BUILD_TOOLS, *others(), *sorted(tools)]:
+        # Others' packages may not build there yet; the tests that need them say so.
+        session.run(python, "-m", "pip", "install", "-q", requirement, external=True, success_codes=[0, 1])
+    for name in PACKAGES:
+        options = ("--no-deps", "--no-build-isolation", "--no-index", "--force-reinstall")
+        session.run(python, "-m", "pip", "install", "-q", *options, f"packages/{name}", external=True)
+    # A module that brings the GIL back warns when it is imported, and a warning is an error here and in the tests.
+    session.run(python, "-W", "error", "tools/smoke.py", *PACKAGES, external=True)
+    for name in PACKAGES:
+        workers = "0" if name == "evloop" else "4"
+        session.run(python, "-m", "pytest", f"packages/{name}/tests", "-n", workers, *session.posargs, external=True)
+    chosen = ("--workloads", "plain", "--servers", "thread-1,thread-2", "--python", python)
+    session.run(python, "bench/run.py", "multi", *chosen, external=True)
+
+
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types: mypy --strict over the packages, their stubs, the tools and this file."""
     install(session, group(ROOT / "pyproject.toml", "typing"))
     session.run("mypy")
+
+
+@nox.session(requires=["wheels"])
+def verifytypes(session: nox.Session) -> None:
+    """Check the types of the installed packages: every public name's is known, and the stubs of the shims say what these do."""
+    install(session, group(ROOT / "pyproject.toml", "verifytypes"), built(PACKAGES))
+    folder = session.create_tmp()  # not in the checkout, whose tests and sources are not what was installed
+    for name in PACKAGES:
+        session.log(f"types of {name}")
+        with session.chdir(folder):
+            session.run("pyright", "--verifytypes", name, "--ignoreexternal")
+    with session.chdir(folder):
+        session.run("python", "-m", "mypy.stubtest", *(f"{name}._shim" for name in shims()))
+    session.run("python", "tools/check_stubs.py", *shims())
 
 
 @nox.session
@@ -223,30 +342,146 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(requires=["wheels"])
 def build(session: nox.Session) -> None:
-    """Check what the sdists and wheels hold, and what an index would say of them."""
-    install(session, group(ROOT / "pyproject.toml", "build"))
+    """Check what the sdists and wheels hold, what an index would say of them, where they run, and how releases are made."""
+    install(session, [*BUILD_TOOLS, *group(ROOT / "pyproject.toml", "build")], built(PACKAGES))
     session.run("python", "tools/check_dists.py", str(WHEELS))
     session.run("twine", "check", "--strict", *map(str, sorted(WHEELS.glob("ev*"))))
     for name in PACKAGES:
         session.run("towncrier", "build", "--draft", "--dir", f"packages/{name}", "--version", "next", silent=True)
+    compiled = built(shims())
+    session.run("abi3audit", "--strict", "--summary", *map(str, compiled))
+    for wheel in compiled if sys.platform == "linux" else ():
+        session.run("auditwheel", "show", str(wheel))
+    # Reads the configuration as a build would, which only a machine with containers or a Mac can do.
+    for platform in ("linux", "macos"):
+        configuration = ("--config-file", "tools/cibuildwheel.toml", "--platform", platform)
+        session.run("cibuildwheel", *configuration, "--print-build-identifiers", f"packages/{PACKAGES[0]}")
+    session.run("pytest", "tools/tests", *session.posargs)
+
+
+@nox.session(requires=["wheels"])
+def release(session: nox.Session) -> None:
+    """Release a package: `-- evnet --dry-run`, see tools/release.py."""
+    install(session, [*BUILD_TOOLS, *group(ROOT / "pyproject.toml", "build")], built(PACKAGES))
+    session.run("python", "tools/release.py", *session.posargs)
+
+
+# What `sanitize -- short` runs: where the C code is, without what waits.
+SHORT_TESTS = {
+    "evloop": ("test_wheel", "test_core", "test_handles", "test_sendfile"),
+    "evnet": ("test_streams", "test_packed", "test_unix"),
+    "evhttp": ("test_fields", "test_server_handed", "test_upgrade", "test_later", "test_tls"),
+    "evws": ("test_frames", "test_server", "test_broadcast"),
+    "evmulti": ("test_sockets", "test_connections"),
+}
 
 
 @nox.session
-@nox.parametrize("package", ["evloop", "evnet", "evhttp"])
-def sanitize(session: nox.Session, package: str) -> None:
-    """Run a package's tests with its C code under AddressSanitizer and UndefinedBehaviorSanitizer."""
-    install(session, [*BUILD_TOOLS, *group(ROOT / "packages" / package / "pyproject.toml", "test")])
+def sanitize(session: nox.Session) -> None:
+    """Run the tests with all C code under AddressSanitizer and UndefinedBehaviorSanitizer, leaks included.
+
+    After `--`: `short` for what takes a minute, packages for their tests alone, and options of pytest.
+    """
+    chosen = [name for name in PACKAGES if name in session.posargs] or PACKAGES
+    options = [each for each in session.posargs if each not in (*PACKAGES, "short")]
+    tools = {tool for name in PACKAGES for tool in group(ROOT / "packages" / name / "pyproject.toml", "test")}
+    install(session, [*BUILD_TOOLS, *others(), *sorted(tools)])
+    reports = Path(session.create_tmp(), "reports").resolve()
+    shutil.rmtree(reports, ignore_errors=True)
+    reports.mkdir(parents=True)
     runtime = session.run("gcc", "-print-file-name=libasan.so", external=True, silent=True)
-    # The interpreter itself is not sanitized, so the runtime has to be there before it; its own leaks are not ours to report.
+    # The interpreter is not sanitized, so the runtime has to be there before it; its own allocator would hide from it what leaks.
     environment = {
         "EV_SHIM_SANITIZE": "address,undefined",
         "LD_PRELOAD": str(runtime).strip(),
-        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
+        "PYTHONMALLOC": "malloc",
+        "ASAN_OPTIONS": "detect_leaks=0",
     }
+    with step(session, "shims", [part for name in PACKAGES for part in source_state(name)]) as needed:
+        for name in PACKAGES if needed else ():
+            flags = ("--no-deps", "--no-build-isolation", "--no-index", "--force-reinstall")
+            session.run(
+                "python", "-m", "pip", "install", "-q", *flags, f"packages/{name}", env=environment, silent=True
+            )
+    environment["ASAN_OPTIONS"] = f"detect_leaks=1:abort_on_error=1:allocator_may_return_null=1:log_path={reports}/asan"
+    environment["UBSAN_OPTIONS"] = f"print_stacktrace=1:log_path={reports}/ubsan"
+    # What LeakSanitizer finds of CPython's own must not change what a tested program ends with; tools/leaks.py tells it from ours.
+    environment["LSAN_OPTIONS"] = "exitcode=0:print_suppressions=0"
+    environment["PYTHONPATH"] = str(ROOT / "tools")
+    failed = []
+    for name in chosen:
+        tests = [f"packages/{name}/tests"]
+        if "short" in session.posargs:
+            tests = [f"packages/{name}/tests/{test}.py" for test in SHORT_TESTS[name]]
+        # The other packages and the leaks are to be seen, too.
+        try:
+            session.run("pytest", *tests, "-p", "unsanitized", "-p", "no:cacheprovider", *options, env=environment)
+        except CommandFailed:
+            failed.append(name)
+    session.run("python", "tools/leaks.py", str(reports))
+    if failed:
+        session.error(f"tests have failed under the sanitizers: {', '.join(failed)}")
+
+
+# What several threads do at once, by package: in the layers below it is few tests, above them nearly all.
+TSAN_TESTS = {
+    "evloop": "thread or wake or stop or relay",
+    "evnet": "thread or resolve or broadcast or lending",
+    "evhttp": "relay or thread or body_file",
+    "evws": "thread",
+    "evmulti": "not process",
+}
+
+
+# What it has to report, before it is believed that there is nothing to report.
+RACE_C = "int shared; void touch(void) { for (int i = 0; i < 10000000; i++) shared++; }"
+RACE = """
+import ctypes, sys, threading
+touch = ctypes.CDLL(sys.argv[1]).touch
+threads = [threading.Thread(target=touch) for _ in range(4)]
+for each in threads: each.start()
+for each in threads: each.join()
+"""
+
+
+@nox.session
+@nox.parametrize("package", list(TSAN_TESTS))
+def tsan(session: nox.Session, package: str) -> None:
+    """Run a package's tests that have several threads, with the C code of all below it under ThreadSanitizer.
+
+    Python itself is not instrumented. The runtime sees what it does with mutexes, which is how it takes the GIL, so what the GIL
+    orders is ordered for it, and nothing has to be suppressed.
+    """
+    install(
+        session, [*BUILD_TOOLS, *others(below(package)), *group(ROOT / "packages" / package / "pyproject.toml", "test")]
+    )
+    runtime = session.run("gcc", "-print-file-name=libtsan.so", external=True, silent=True)
+    reports = Path(session.create_tmp()).resolve() / "reports"
+    shutil.rmtree(reports, ignore_errors=True)
+    reports.mkdir()
+    environment = {
+        "EV_SHIM_SANITIZE": "thread",
+        "LD_PRELOAD": str(runtime).strip(),
+        # To files: what programs that tests start have to report would be lost with their output.
+        "TSAN_OPTIONS": f"log_path={reports}/report:exitcode=0:die_after_fork=0:allocator_may_return_null=1",
+    }
+    race = reports.parent / "race.c"
+    race.write_text(RACE_C)
+    session.run("gcc", "-shared", "-fPIC", "-fsanitize=thread", str(race), "-o", f"{race}.so", external=True)
+    session.run("python", "-c", RACE, f"{race}.so", env=environment)
+    if not list(reports.glob("report.*")):
+        session.error("a race on purpose was not reported: ThreadSanitizer sees nothing here")
+    for path in reports.iterdir():
+        path.unlink()
     for name in below(package):
         options = ("--no-deps", "--no-build-isolation", "--force-reinstall")
         session.run("python", "-m", "pip", "install", "-q", *options, f"packages/{name}", env=environment, silent=True)
-    session.run("pytest", f"packages/{package}/tests", "-p", "no:cacheprovider", *session.posargs, env=environment)
+    # Everything is ten times as slow.
+    arguments = ("-p", "no:cacheprovider", "-k", TSAN_TESTS[package], "--timeout", "300", *session.posargs)
+    session.run("pytest", f"packages/{package}/tests", *arguments, env=environment)
+    found = sorted(reports.glob("report.*"))
+    if found:
+        session.error("\n".join([path.read_text() for path in found]))
 
 
 def shims() -> list[str]:
@@ -267,7 +502,7 @@ def kqueue(session: nox.Session) -> None:
     """
     packages = shims()
     tools = {tool for name in packages for tool in group(ROOT / "packages" / name / "pyproject.toml", "test")}
-    install(session, [*BUILD_TOOLS, *sorted(tools)])
+    install(session, [*BUILD_TOOLS, *others(packages), *sorted(tools)])
     prefix = os.environ.get("EVLOOP_KQUEUE_PREFIX")
     if not prefix:
         prefix = str(ROOT / "build" / "kqueue")
@@ -278,17 +513,20 @@ def kqueue(session: nox.Session) -> None:
     for name in packages:
         options = ("--no-deps", "--no-build-isolation", "--no-index", "--force-reinstall")
         session.run("python", "-m", "pip", "install", "-q", *options, f"packages/{name}", env=environment, silent=True)
-    for name in packages:
-        # Above evloop only what runs on each backend; and without the tests that inject faults, which take minutes.
+    for name in ("evloop", "evnet"):
+        # Above them nobody knows the poller. Of evnet only what runs on each backend, and without the tests that inject faults,
+        # which take minutes.
         chosen = "not [epoll and not [poll" if name == "evloop" else "kqueue and not test_faults"
-        session.run("pytest", f"packages/{name}/tests", "-k", chosen, *session.posargs, env=environment)
+        session.run("pytest", f"packages/{name}/tests", *WORKERS, "-k", chosen, *session.posargs, env=environment)
 
 
 @nox.session
 def cross(session: nox.Session) -> None:
-    """Compile and link the shims for other systems with ziglang, which has their headers; `--` takes other targets."""
+    """Compile and link the shims for another system with ziglang, which has the headers; `-- all` for each, `--` takes targets."""
     install(session, ["ziglang>=0.15.1"])
-    for target in session.posargs or CROSS_TARGETS:
+    # The first one alone is what continuous integration has the time for.
+    targets = CROSS_TARGETS if session.posargs == ["all"] else session.posargs or CROSS_TARGETS[:1]
+    for target in targets:
         for name in shims():
             includes = [ROOT / "packages" / each / "src" / each / "include" for each in below(name)]
             files = [p for folder in (c_folder(name), *includes) for p in sorted(folder.rglob("*")) if p.is_file()]
@@ -303,7 +541,7 @@ def compile_for(session: nox.Session, target: str, package: str, includes: list[
     """Compile each C file of the package's shim for another system, and link them but for what Python provides."""
     compiler = ("python", "-m", "ziglang", "cc", "-target", target)
     # Without the sanitizer that ziglang adds, whose runtime would have to be linked.
-    flags = ("-std=c11", "-O2", "-fPIC", "-fno-sanitize=all", "-Wall", "-Wextra", "-Werror")
+    flags = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-fPIC", "-fno-sanitize=all", "-Wall", "-Wextra", "-Werror")
     folder = Path(session.create_tmp())
     environment = {"ZIG_GLOBAL_CACHE_DIR": str(folder / "zig"), "ZIG_LOCAL_CACHE_DIR": str(folder / "zig")}
     objects: list[str] = []
@@ -314,14 +552,141 @@ def compile_for(session: nox.Session, target: str, package: str, includes: list[
     # Each function that a platform file defines has to be defined in exactly one of them. evhttp has none, and asks on macOS for
     # what only Apple's own compiler brings.
     if package in ("evloop", "evnet"):
-        # -nostdlib leaves out what takes ziglang half a minute to build first; the system's own library stays.
-        linker = (*compiler, "-shared", "-nostdlib", *(() if target.endswith("-macos") else ("-Wl,-z,defs",)))
+        # -nostdlib leaves out what takes ziglang half a minute to build first; the system's own library stays, except musl.
+        linker = (*compiler, "-shared", "-nostdlib", *(("-Wl,-z,defs",) if target.endswith("-freebsd") else ()))
         output = str(folder / f"{package}.so")
         session.run(*linker, "-o", output, *objects, env=environment, silent=True, log=False)
 
 
+# Fuzz targets: the package, the source in its tests, and the C files compiled with it. What is no C file is above C: atheris
+# runs it, on shims under the sanitizers. tests/corpus/TARGET has their corpora, which test_fuzz.py goes through.
+PARSER = ("parser", "response", "reader", "fields", "target", "chunked", "scan")
+FUZZ_TARGETS = {
+    "request": ("evhttp", "c/fuzz_parser.c", PARSER),
+    "response": ("evhttp", "c/fuzz_parser.c", PARSER),
+    "chunked": ("evhttp", "c/fuzz_parser.c", PARSER),
+    "proxy": ("evhttp", "c/fuzz_proxy.c", ("proxy",)),
+    "ranges": ("evhttp", "fuzz/run.py", ()),
+    "conditions": ("evhttp", "fuzz/run.py", ()),
+    "multipart": ("evhttp", "fuzz/run.py", ()),
+    "static": ("evhttp", "fuzz/run.py", ()),
+    "server": ("evhttp", "fuzz/run.py", ()),
+    "frames": ("evws", "c/fuzz_frames.c", ("feeder", "frame", "close", "utf8", "kernels*")),
+    "handshake": ("evws", "fuzz/run.py", ()),
+    "answer": ("evws", "fuzz/run.py", ()),
+    "connection": ("evws", "fuzz/run.py", ()),
+}
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Look for inputs that break a fuzz target: `-- TARGET SECONDS`, by default each for a minute; needs clang.
+
+    Further arguments go to libFuzzer. What it finds is left in build/fuzz/TARGET and is the start of the next run;
+    `-- TARGET 0 -merge=1` adds to the corpus in the repository what reaches new code.
+    """
+    chosen, seconds, *options = (*session.posargs, *("all", "60")[len(session.posargs) :])
+    targets = list(FUZZ_TARGETS) if chosen == "all" else [chosen]
+    if unknown := set(targets) - set(FUZZ_TARGETS):
+        session.error(f"no such target: {', '.join(unknown)}; there are {', '.join(FUZZ_TARGETS)}")
+    environment = None
+    for name in targets:
+        package, source, _ = FUZZ_TARGETS[name]
+        folder = ROOT / "build" / "fuzz" / name
+        found, corpus = folder / "found", ROOT / "packages" / package / "tests" / "corpus" / name
+        for each in (found, corpus):
+            each.mkdir(parents=True, exist_ok=True)
+        if source.endswith(".c"):
+            command = [fuzz_program(session, name, folder)]
+        else:
+            if environment is None:
+                environment = prepare_atheris(session, below(package))
+            command = ["python", f"packages/{package}/tests/{source}", name]
+        limits = (f"-max_total_time={seconds}", "-max_len=2048", "-timeout=60", "-print_final_stats=1")
+        folders = (corpus, found) if "-merge=1" in options else (found, corpus)
+        arguments = (*limits, f"-artifact_prefix={folder}/", *options, *map(str, folders))
+        session.run(*command, *arguments, env=environment if command[0] == "python" else None, external=True)
+
+
+def prepare_atheris(session: nox.Session, packages: Sequence[str]) -> dict[str, str]:
+    """Install atheris, and packages whose shims tell it which code they reach; return the environment in which it runs."""
+    install(session, [*BUILD_TOOLS, *others(packages), "atheris>=3"])
+    # Its own build of AddressSanitizer's runtime, with libFuzzer in it; what clang compiles finds both there.
+    find = "import importlib.util as u; print(u.find_spec('asan_with_fuzzer').origin)"
+    runtime = str(session.run("python", "-c", find, silent=True)).strip()
+    environment = {
+        "EV_SHIM_SANITIZE": "address,undefined,fuzzer-no-link",
+        "CC": "clang",
+        "LDSHARED": "clang -shared",
+        "LD_PRELOAD": runtime,
+        # A small quarantine: what a run of minutes has freed would fill the memory that libFuzzer allows.
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:quarantine_size_mb=32",
+    }
+    for name in packages:
+        options = ("--no-deps", "--no-build-isolation", "--force-reinstall")
+        session.run("python", "-m", "pip", "install", "-q", *options, f"packages/{name}", env=environment, silent=True)
+    return environment
+
+
+def fuzz_program(session: nox.Session, name: str, folder: Path) -> str:
+    """Compile a fuzz target that is C; return the program."""
+    package, source, files = FUZZ_TARGETS[name]
+    sources = [path for each in files for path in sorted(c_folder(package).glob(f"{each}.c"))]
+    includes = [c_folder(package), *(ROOT / "packages" / each / "src" / each / "include" for each in below(package))]
+    flags = ["-std=c11", "-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
+    flags += [f"-DFUZZ_TARGET={name.upper()}", *(f"-I{path}" for path in includes)]
+    program = str(folder / "target")
+    source = f"packages/{package}/tests/{source}"
+    session.run("clang", *flags, source, *map(str, sources), "-o", program, external=True)
+    return program
+
+
+# The Autobahn testsuite for WebSocket runs under Python 2.7 only, for which this is the last virtualenv.
+AUTOBAHN = "autobahntestsuite==25.10.1"
+VIRTUALENV_FOR_27 = "virtualenv<20.22"
+
+
+@nox.session(requires=["wheels"])
+def autobahn(session: nox.Session) -> None:
+    """Run the Autobahn testsuite against evws: the short 361 cases, or with `-- --full` all 517; needs a Python 2.7."""
+    python = find_pythons(("2.7",)).get("2.7")
+    if python is None:
+        session.skip("there is no Python 2.7 here, which the Autobahn testsuite runs under")
+    install(session, [VIRTUALENV_FOR_27], built(below("evws")))
+    folder = Path(session.virtualenv.location, "autobahn")
+    with step(session, "autobahn", [AUTOBAHN, python]) as needed:
+        if needed:
+            session.run("virtualenv", "-q", "--clear", "-p", str(python), str(folder))
+            session.run(str(folder / "bin" / "python"), "-m", "pip", "install", "-q", AUTOBAHN, external=True)
+    report = ROOT / "build" / "autobahn"
+    session.run(
+        "python", "tools/autobahn.py", str(folder / "bin" / "wstest"), "--report", str(report), *session.posargs
+    )
+
+
 @nox.session(requires=["wheels"])
 def bench(session: nox.Session) -> None:
-    """Run the benchmarks; everything after `--` goes to bench/run.py."""
-    install(session, [], built(PACKAGES))
+    """Run the benchmarks; everything after `--` goes to bench/run.py: `--list`, or `http ws --results bench/results`."""
+    install(session, ["matplotlib"], built(PACKAGES))
     session.run("python", "bench/run.py", *session.posargs)
+
+
+@nox.session(requires=["wheels"])
+def soak(session: nox.Session) -> None:
+    """Try a service for ten minutes, or as many as `--` says, with all that it serves and all that goes wrong."""
+    install(session, group(ROOT / "pyproject.toml", "integration"), built(PACKAGES))
+    session.run("python", "tests-integration/soak", *session.posargs)
+
+
+@nox.session(requires=["wheels"])
+def instructions(session: nox.Session) -> None:
+    """Compare the instructions that a request costs with the committed counts; `-- --update` writes them down."""
+    install(session, [], built(PACKAGES))
+    session.run("python", "bench/instructions.py", *session.posargs)
+
+
+@nox.session(requires=["wheels"])
+def profile(session: nox.Session) -> None:
+    """Draw a flame graph of a server under load, Python and C in one: `-- http`, `-- pipeline`, `-- echo` or `-- ws`."""
+    install(session, ["py-spy>=0.4"], built(PACKAGES))
+    session.run("python", "bench/flame.py", *(session.posargs or ["http"]))

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +24,7 @@ def provenance() -> ModuleType:
 
 
 @pytest.fixture
-def from_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def from_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Put a distribution before the others that looks as pip leaves one that it took from an index."""
     folder = tmp_path / "evnet-1.0.post4.dist-info"
     folder.mkdir()

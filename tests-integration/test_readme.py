@@ -1,4 +1,4 @@
-"""The programs in the READMEs run as they stand there; only the port is replaced."""
+"""The programs in the READMEs and on the site run as they stand there; only the port is replaced."""
 
 import http.client
 import re
@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-READMES = [ROOT / "README.md", *sorted(ROOT.glob("packages/*/README.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+READMES = [ROOT / "README.md", *sorted(ROOT.glob("packages/*/README.md")), *sorted(ROOT.glob("docs/**/*.md"))]
+# A program that listens answers "hello reader", unless a comment above it says what it answers to GET /?name=reader.
+BLOCK = re.compile(r"^(?:<!-- answers: ([^\n]*) -->\n)?```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAMS = [
-    pytest.param(text, id=f"{path.relative_to(ROOT)}-{number}")
+    pytest.param(answer or "hello reader", text, id=f"{path.relative_to(ROOT)}-{number}")
     for path in READMES
-    for number, text in enumerate(BLOCK.findall(path.read_text(encoding="utf-8")), start=1)
+    for number, (answer, text) in enumerate(BLOCK.findall(path.read_text(encoding="utf-8")), start=1)
 ]
 
 
@@ -43,8 +44,8 @@ def get(port: int, target: str, process: "subprocess.Popen[str]") -> tuple[int, 
             connection.close()
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_program(program: str) -> None:
+@pytest.mark.parametrize(("answer", "program"), PROGRAMS)
+def test_program(answer: str, program: str) -> None:
     listens = re.search(r"listen\(\"127\.0\.0\.1\", (\d+)\)", program)
     port = free_port()
     if listens:
@@ -53,7 +54,7 @@ def test_program(program: str) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             if listens:
-                assert get(port, "/?name=reader", process) == (200, "hello reader\n")
+                assert get(port, "/?name=reader", process) == (200, f"{answer}\n")
             else:
                 assert process.wait(timeout=20) == 0, process.communicate()[0]
         finally:
@@ -68,3 +69,15 @@ def test_the_commands_exist() -> None:
         [sys.executable, ROOT / "tools" / "dev.py", "--help"], capture_output=True, text=True, check=True, timeout=60
     )
     assert all(f"tools/dev.py {command} " in result.stdout for command in commands)
+
+
+LINKS = [
+    pytest.param(path, target, id=f"{path.relative_to(ROOT)}-{target}")
+    for path in READMES
+    for target in sorted(set(re.findall(r"(?<!!)\[[^\]]*\]\(([^)#:]+)[^)]*\)", path.read_text(encoding="utf-8"))))
+]
+
+
+@pytest.mark.parametrize(("path", "target"), LINKS)
+def test_links_within_the_repository_lead_somewhere(path: Path, target: str) -> None:
+    assert (path.parent / target).exists()

@@ -1,4 +1,4 @@
-"""Check what the built sdists and wheels hold: `python tools/check_dists.py build/wheels`.
+"""Check what the built sdists and wheels hold: `python tools/check_dists.py build/wheels`, of all packages or of those named.
 
 Wheels are made from sdists, so the C sources must be in the sdist and no binary may be; a wheel needs its marker for type
 checkers, its stubs, the headers that other packages compile against, and exactly one shim.
@@ -10,6 +10,7 @@ import re
 import sys
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from provenance import PACKAGES
@@ -74,16 +75,17 @@ def _wheel_problems(package: str, names: set[str], filename: str) -> list[str]:
     return found
 
 
-def main() -> int:
-    """Check every package; print what is wrong; return the exit code."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "wheels"
-    found = [line for package in PACKAGES for line in check(package, folder)]
+def main(arguments: Sequence[str]) -> int:
+    """Check the packages in a folder; print what is wrong; return the exit code."""
+    folder = Path(arguments[0]) if arguments else ROOT / "build" / "wheels"
+    packages = arguments[1:] or PACKAGES
+    found = [line for package in packages for line in check(package, folder)]
     for line in found:
         print(f"check_dists: {line}", file=sys.stderr)
     if not found:
-        print(f"check_dists: the sdists and wheels of {', '.join(PACKAGES)} hold what they should")
+        print(f"check_dists: the sdists and wheels of {', '.join(packages)} hold what they should")
     return 1 if found else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

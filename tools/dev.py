@@ -15,6 +15,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -107,6 +108,16 @@ def install_tools(step: str, tools: Sequence[str]) -> None:
     set_done(step, state)
 
 
+def other_requirements() -> list[str]:
+    """List what the packages require at run time that is not one of them."""
+    found: set[str] = set()
+    for package in PACKAGES:
+        with (ROOT / "packages" / package / "pyproject.toml").open("rb") as file:
+            required: list[str] = tomllib.load(file)["project"]["dependencies"]
+        found.update(each for each in required if not each.startswith(PACKAGES))
+    return sorted(found)
+
+
 def package_files(package: str) -> list[Path]:
     """List the files that an editable install depends on; Python files are read in place."""
     folder = ROOT / "packages" / package
@@ -154,7 +165,7 @@ def serve(arguments: Sequence[str]) -> None:
     """Serve the current directory; ``arguments`` go to ``python -m evhttp`` and win over the defaults."""
     load_shimbuild().check_toolchain("dev", build_requirements=False)
     make_environment()
-    install_tools("build", BUILD_TOOLS)
+    install_tools("build", list(dict.fromkeys((*BUILD_TOOLS, *other_requirements()))))
     install_packages()
     say(f"serving {os.getcwd()} with `python -m evhttp`; Ctrl-C ends it")
     defaults = ("--bind", "127.0.0.1", "--port", "8000", "--directory", os.getcwd())

@@ -10,8 +10,9 @@ from pathlib import Path
 __all__ = ["find_pythons"]
 
 _PROBE = """
-import sys, sysconfig
-print(sys.implementation.name, *sys.version_info[:2], sysconfig.get_config_var("Py_GIL_DISABLED") or 0)
+import platform, sys, sysconfig
+gil_disabled = sysconfig.get_config_var("Py_GIL_DISABLED") or 0
+print("%s %d %d %s" % ((platform.python_implementation().lower(),) + sys.version_info[:2] + (gil_disabled,)))
 """
 
 
