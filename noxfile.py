@@ -157,6 +157,22 @@ def wheels(session: nox.Session) -> None:
                 build_package(session, ROOT / "packages" / name, WHEELS)
 
 
+def run_tests(session: nox.Session, *arguments: str, env: dict[str, str] | None = None) -> None:
+    """Run pytest. What fails is run once more with nothing beside it, and both outcomes are shown.
+
+    Some tests inject delays and faults and wait for what must follow; on a machine that does other work too, that can take
+    longer than they wait. Whatever fails alone as well has failed.
+    """
+    # Of its own: sessions run side by side.
+    cache = ("-o", f"cache_dir={Path(session.virtualenv.location).resolve() / 'pytest'}")
+    try:
+        session.run("pytest", *arguments, *cache, env=env)
+    except CommandFailed:
+        session.warn("what has failed is run once more, alone")
+        alone = ("-n", "0", "--last-failed", "--last-failed-no-failures", "none")
+        session.run("pytest", *arguments, *cache, *alone, env=env)
+
+
 @nox.session(python=list(PYTHONS), requires=["wheels"])
 @nox.parametrize("package", PACKAGES)
 def tests(session: nox.Session, package: str) -> None:
@@ -168,7 +184,7 @@ def tests(session: nox.Session, package: str) -> None:
         ("test_faults", "test_fault_table", "test_parser_c", "test_fuzz", "test_conformance", "test_codec_c")
     )
     chosen = () if session.python == next(iter(PYTHONS)) else ("-k", f"not ({in_c})")
-    session.run("pytest", f"packages/{package}/tests", *WORKERS, *chosen, *session.posargs)
+    run_tests(session, f"packages/{package}/tests", *WORKERS, *chosen, *session.posargs)
 
 
 @nox.session(requires=["wheels"])
@@ -517,7 +533,7 @@ def kqueue(session: nox.Session) -> None:
         # Above them nobody knows the poller. Of evnet only what runs on each backend, and without the tests that inject faults,
         # which take minutes.
         chosen = "not [epoll and not [poll" if name == "evloop" else "kqueue and not test_faults"
-        session.run("pytest", f"packages/{name}/tests", *WORKERS, "-k", chosen, *session.posargs, env=environment)
+        run_tests(session, f"packages/{name}/tests", *WORKERS, "-k", chosen, *session.posargs, env=environment)
 
 
 @nox.session
