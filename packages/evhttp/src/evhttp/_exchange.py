@@ -5,7 +5,7 @@ from __future__ import annotations
 from evhttp._request import Request, body_of
 from evhttp._response import Response
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "LoggedExchange"]
 
 
 class Exchange(Request, Response):
@@ -29,4 +29,16 @@ class Exchange(Request, Response):
         return handed
 
     def __repr__(self) -> str:
-        return f"<{self.method} {self.target}: {self._arg & 1023}{' sent' if self.sent else ''}>"
+        return f"<{self.method} {self.target}: {self.status_code}{' sent' if self.sent else ''}>"
+
+
+class LoggedExchange(Exchange):
+    """An exchange whose answer's size somebody wants to know, the access log for one."""
+
+    __slots__ = ()
+
+    def send(self, body: str | bytes | bytearray | memoryview = b"") -> None:
+        """Send it, as `Response.send`."""
+        super().send(body)
+        if type(body) is bytes:
+            self._size = len(body)

@@ -210,10 +210,7 @@ def _send_parts(
 
 def add_lines(res: Response, lines: str) -> None:
     """Add header lines that were made and checked before: `Response.header` would check each of them for every request."""
-    res._check_unsent()
-    if res._lines is None:
-        res._lines = []
-    res._lines.append(lines)
+    res._prepare().append(lines)
 
 
 def read_part(fd: int, part: ByteRange) -> bytes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from evhttp._bodyfile import BodyFile
 from evhttp._errors import ResponseStateError
-from evhttp._exchange import Exchange
+from evhttp._exchange import Exchange, LoggedExchange
 from evhttp._later import Later
 from evhttp._request import Request, body_of
 from evhttp._response import OP_SEND_FILE, SENT, Response
@@ -112,7 +112,7 @@ class Relay:
         relayed._record = record
         relayed._server = self
         relayed._arg = response._arg
-        relayed._lines = list(later) if later else None
+        relayed._lines = list(later) if later or relayed._arg != 200 else None
         relayed._size = 0
         relayed._origin = response
         relayed._drained = None
@@ -191,7 +191,7 @@ class _Discarded(list[bytes]):
             os.close(_DESCRIPTOR.unpack_from(header)[2])
 
 
-class Relayed(Exchange):
+class Relayed(LoggedExchange):
     """A request and its response in one, in the hands of another thread; made by `Relay.take`.
 
     It has what `Request` and `Response` have, with these differences: an answer leaves with `post`, pieces of one (`write`) leave
@@ -304,7 +304,7 @@ class Relayed(Exchange):
             return None
         other = Exchange()
         other._arena, other._record, other._server = self._arena, self._record, self.relay.server
-        other._arg, other._lines, other._size = 200, None, 0
+        other._lines = None
         return other
 
     def replace(self, status: int, text: str = "") -> None:
@@ -317,7 +317,7 @@ class Relayed(Exchange):
         if self.begun:
             self.drop()
             return
-        self._lines = None
+        self._lines = []
         self._arg = self._arg & _CLOSE | 200
         self.send_error(status, text or None)
 
@@ -326,8 +326,7 @@ class Relayed(Exchange):
         lines = self._lines
         if type(lines) is Later:
             return lines
-        self._check_unsent()
-        later = self._lines = Later(self, lines or [])
+        later = self._lines = Later(self, self._prepare())
         later.lost = self.is_lost
         return later
 

@@ -89,9 +89,10 @@ class Response:
     # Set one by one by Server, without a call: this happens for every request.
     _record: Record  # its token goes back with the answer
     _server: Server
-    _arg: int  # the status, and flags
     _lines: list[str] | None  # header lines, each with its CRLF; SENT at the end, so that one look tells both
-    _size: int  # of the body, for the access log; set when sent
+    # Not set for every request:
+    _arg: int  # the status, and flags; 200 as long as there are no lines
+    _size: int  # of the body, for the access log; set when sent, of a small one by LoggedExchange alone
 
     def status(self, code: int) -> Response:
         """Set the status code; it is 200 otherwise.
@@ -102,7 +103,7 @@ class Response:
         """
         if not 200 <= code <= 599:
             raise ValueError(f"status must be from 200 to 599, not {code!r}")
-        self._check_unsent()
+        self._prepare()
         self._arg = self._arg & ~1023 | code
         return self
 
@@ -115,12 +116,10 @@ class Response:
                 field that the server writes by itself (Content-Length, Connection and the like; see `close_connection`).
         """
         line = _line(name, value)
-        self._check_unsent()
+        lines = self._prepare()
         if line[:5].lower() == "date:":
             self._arg |= _HAS_DATE
-        if self._lines is None:
-            self._lines = []
-        self._lines.append(line)
+        lines.append(line)
         return self
 
     def close_connection(self) -> Response:
@@ -129,7 +128,7 @@ class Response:
         Raises:
             ResponseStateError: The response has been sent already, or has begun.
         """
-        self._check_unsent()
+        self._prepare()
         self._arg |= _CLOSE
         return self
 
@@ -141,7 +140,7 @@ class Response:
     @property
     def status_code(self) -> int:
         """The status code as it stands."""
-        return self._arg & 1023
+        return getattr(self, "_arg", 200) & 1023
 
     def send(self, body: str | bytes | bytearray | memoryview = b"") -> None:
         """Send the response with this body. With HEAD, 204 and 304 the body is left out, as HTTP wants it.
@@ -154,10 +153,9 @@ class Response:
             ResponseStateError: It has been sent already.
             TypeError: The body is of another type.
         """
-        if self._lines is None and self._arg == 200 and type(body) is bytes and (size := len(body)) < _SMALL:
+        if self._lines is None and type(body) is bytes and (size := len(body)) < _SMALL:
             self._server.loop.submissions.extend((_OK[size], self._record[3], body))
             self._lines = SENT
-            self._size = size
         else:
             self._send_more(body)
 
@@ -187,7 +185,7 @@ class Response:
 
         Spec: RFC 9110 §8.6 (Content-Length), RFC 6266, RFC 8187.
         """
-        self._check_unsent()
+        self._prepare()
         fd = file if isinstance(file, int) else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         try:
             status = os.fstat(fd)
@@ -342,7 +340,7 @@ class Response:
 
         Spec: RFC 9112 §6.
         """
-        self._check_unsent()
+        self._prepare()
         if length is not None and length < 0:
             raise ValueError(f"a body's length must be at least 0, not {length}")
         later = self._later()
@@ -445,8 +443,7 @@ class Response:
         lines = self._lines
         if type(lines) is Later:
             return lines
-        self._check_unsent()
-        later = self._lines = Later(self, lines or [])
+        later = self._lines = Later(self, self._prepare())
         self._size = 0  # what the access log says if the client does not wait for it
         self._server.loop.submissions.append(_HEADER_WATCH.pack(4, _OP_WATCH, 0, self._record[3], later.watch()))
         return later
@@ -460,10 +457,7 @@ class Response:
         names = [name.strip(" ").split("/") for name in protocol.split(",")]
         if not all(len(parts) <= 2 and all(map(_NAME.match, parts)) for parts in names):
             raise HeaderError(f"a protocol must be a token, perhaps with a version, not {protocol!r}")
-        self.status(426)._check_unsent()
-        if self._lines is None:
-            self._lines = []
-        self._lines.append(f"Upgrade: {protocol}\r\nConnection: Upgrade\r\n")
+        self.status(426)._prepare().append(f"Upgrade: {protocol}\r\nConnection: Upgrade\r\n")
         return self
 
     def hand_over(self) -> tuple[bytes, bytes]:
@@ -483,6 +477,14 @@ class Response:
         self._size = 0
         return self._record[3], block
 
+    def _prepare(self) -> list[str]:
+        """Return the header lines of a response that says more than 200 and a few bytes."""
+        self._check_unsent()
+        if self._lines is None:
+            self._lines = []
+            self._arg = 200
+        return self._lines
+
     def _check_unsent(self) -> None:
         if self._lines is SENT:
             raise ResponseStateError("the response has been sent already")
@@ -500,7 +502,7 @@ class Response:
 
     def _send_more(self, body: str | bytes | bytearray | memoryview) -> None:
         """Send what is not just a few bytes: text, with header lines, or large."""
-        self._check_unsent()
+        self._prepare()
         kind = _TYPE_TEXT if isinstance(body, str) else _TYPE_BINARY
         body = _as_bytes(body)
         size = len(body)

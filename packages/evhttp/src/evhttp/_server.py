@@ -19,7 +19,7 @@ from evhttp import _link as _link
 from evhttp._access import log_answers, log_refusal
 from evhttp._ends import ConnectionEnd, NamedLog, ServerLog, end_from
 from evhttp._errors import BodyError, EvHttpError
-from evhttp._exchange import Exchange
+from evhttp._exchange import Exchange, LoggedExchange
 from evhttp._forwarded import Network, Proxies
 from evhttp._later import Later
 from evhttp._limits import Limits
@@ -115,8 +115,10 @@ class Server:
         self._closed = False
         self._stop_when_empty = False
         self._grace: TimerHandle | None = None
-        receive = self._receiver()
-        self._receive = receive if access_log is None else log_answers(receive, access_log, name)
+        if access_log is None:
+            self._receive = self._receiver(Exchange)
+        else:
+            self._receive = log_answers(self._receiver(LoggedExchange), access_log, name)
         self._target = self.loop.add_target(self._receive)
         # One by one where each is timed: the access log does so, and a loop that names slow callbacks.
         one_by_one = access_log is not None or self.loop.get_debug()
@@ -497,16 +499,15 @@ class Server:
 
     # -- requests --------------------------------------------------------------------------------------------------------------
 
-    def _receiver(self) -> Callable[[Record], Exchange]:
+    def _receiver(self, made: type[Exchange]) -> Callable[[Record], Exchange]:
         """Make the function that the loop calls for each request. Everything it needs is in its cells."""
         server, loop, handler, fail, unanswered = self, self.loop, self._handler, self._fail, self._unanswered
 
         def receive(record: Record) -> Exchange:
-            exchange = Exchange()
+            exchange = made()
             exchange._arena = loop.arena
             exchange._record = record
             exchange._server = server
-            exchange._arg = 200
             exchange._lines = None
             try:
                 handler(exchange, exchange)
@@ -524,33 +525,30 @@ class Server:
 
         def receive(record: Record) -> None:
             _, offset, count, _ = record
-            serve(_ARRIVAL.iter_unpack(loop.arena[offset : offset + count * _ARRIVAL.size]))
+            take(_ARRIVAL.iter_unpack(loop.arena[offset : offset + count * _ARRIVAL.size]))
+
+        def take(records: Iterator[Record]) -> None:
+            try:
+                loop.pace(records, serve)
+            except BaseException:
+                # An interrupt: the others come before the next turn, which the arena does not outlive.
+                loop.defer(take, records)
+                raise
 
         def serve(records: Iterator[Record]) -> None:
             arena = loop.arena
-            left = loop.begin_pace()
-            try:
-                for record in records:
-                    exchange = Exchange()
-                    exchange._arena = arena
-                    exchange._record = record
-                    exchange._server = server
-                    exchange._arg = 200
-                    exchange._lines = None
-                    try:
-                        handler(exchange, exchange)
-                    except Exception:
-                        fail(exchange)
-                    if exchange._lines is not SENT:
-                        unanswered(exchange)
-                    left -= 1
-                    if not left:
-                        left = loop.keep_pace()
-            except (
-                BaseException
-            ):  # an interrupt: the others come before the next turn, which the arena does not outlive
-                loop.defer(serve, records)
-                raise
+            for record in records:
+                exchange = Exchange()
+                exchange._arena = arena
+                exchange._record = record
+                exchange._server = server
+                exchange._lines = None
+                try:
+                    handler(exchange, exchange)
+                except Exception:
+                    fail(exchange)
+                if exchange._lines is not SENT:
+                    unanswered(exchange)
 
         return receive
 
@@ -599,8 +597,7 @@ class Server:
         self._answer_error(exchange, 500, "Internal Server Error")
 
     def _answer_error(self, exchange: Exchange, status: int, text: str) -> None:
-        if exchange._lines is not None:
-            exchange._lines.clear()
+        exchange._prepare().clear()
         exchange._arg = status
         exchange.send(f"{text}\n")
 

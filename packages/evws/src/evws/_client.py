@@ -64,7 +64,7 @@ class ClientWebSocket(WebSocket):
         endpoint = self._endpoint
         payload = (endpoint.options if self._codec is None else endpoint.compressed_options) + rest
         header = _ADOPT.pack(4 + len(payload), _OP_ADOPT, 0, self._token, self._target)
-        self._submissions += (header, payload)
+        self._loop.submissions.extend((header, payload))
 
     def close(self, code: int | None = CloseCode.NORMAL, reason: str = "") -> None:
         """As `WebSocket.close`; and it is not connected again."""

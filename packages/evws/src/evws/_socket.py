@@ -72,7 +72,6 @@ class WebSocket:
         "_groups",
         "_loop",
         "_state",
-        "_submissions",
         "_target",
         "_token",
         "_views",
@@ -96,7 +95,6 @@ class WebSocket:
         self._endpoint = endpoint
         self._codec = codec
         self._views = issubclass(endpoint.binary_type, memoryview)
-        self._submissions = loop.submissions
         self._token = exchange[:6] + b"\0\0"  # the stream's part of it: evloop.h, EV_TOKEN_BITS
         self._state = _OPEN
         self._target = loop.add_target(self._event)
@@ -112,7 +110,7 @@ class WebSocket:
         endpoint = self._endpoint
         options = endpoint.options if self._codec is None else endpoint.compressed_options
         payload = self._target.to_bytes(4, "little") + options + head
-        self._submissions += (_HEADER.pack(len(payload), _OP_UPGRADE, 0, exchange), payload)
+        self._loop.submissions.extend((_HEADER.pack(len(payload), _OP_UPGRADE, 0, exchange), payload))
         self._loop.defer(self._opened)
 
     def _opened(self) -> None:
@@ -211,7 +209,7 @@ class WebSocket:
         """RFC 6455 §7.1.7, for what C has not seen."""
         self._state = _CLOSING
         payload = encode_close(error.code, error.reason)
-        self._submissions += (_HEADER.pack(len(payload), _OP_FAIL, 0, self._token), payload)
+        self._loop.submissions.extend((_HEADER.pack(len(payload), _OP_FAIL, 0, self._token), payload))
         self._call(self._endpoint.on_error, self, error)
 
     def _lost(self, cause: int) -> None:
@@ -265,17 +263,16 @@ class WebSocket:
         if self._codec is not None:
             self._send_compressed(self._codec, message)
             return
-        submissions = self._submissions
         if type(message) is bytes:
             data = message
             if (size := len(data)) < _SMALL:
-                submissions += (_BINARIES[size], self._token, data)
+                self._loop.submissions.extend((_BINARIES[size], self._token, data))
                 return
             first = _BINARY
         elif type(message) is str:
             data = message.encode()
             if (size := len(data)) < _SMALL:
-                submissions += (_TEXTS[size], self._token, data)
+                self._loop.submissions.extend((_TEXTS[size], self._token, data))
                 return
             first = _TEXT
         else:
@@ -330,13 +327,13 @@ class WebSocket:
         payload = encode_close(code, reason)
         if self._state is _OPEN:
             self._state = _CLOSING
-            self._submissions += (_HEADER.pack(len(payload), _OP_CLOSE, 0, self._token), payload)
+            self._loop.submissions.extend((_HEADER.pack(len(payload), _OP_CLOSE, 0, self._token), payload))
 
     def abort(self) -> None:
         """End the connection at once, with a reset and without a Close. What is queued is lost. Calling this again does nothing."""
         if self._state is not _GONE:
             self._state = _CLOSING
-            self._submissions += (_HEADER.pack(0, _OP_ABORT, 0, self._token),)
+            self._loop.submissions.extend((_HEADER.pack(0, _OP_ABORT, 0, self._token),))
 
     def _control(self, first: int, payload: str | Buffer) -> None:
         data = payload.encode() if isinstance(payload, str) else bytes(payload)
@@ -344,7 +341,7 @@ class WebSocket:
             raise ValueError(f"the payload of a ping or pong must be at most {_CONTROL_MOST} bytes, not {len(data)}")
         if self._state is not _OPEN:
             raise self._closed_error()
-        self._submissions += (_HEADER.pack(len(data), _OP_SEND, first, self._token), data)
+        self._loop.submissions.extend((_HEADER.pack(len(data), _OP_SEND, first, self._token), data))
 
     def _send_compressed(self, codec: Codec, message: str | Buffer) -> None:
         first, data = (_TEXT, message.encode()) if isinstance(message, str) else (_BINARY, bytes(message))
@@ -355,12 +352,12 @@ class WebSocket:
 
     def _send_frame(self, first: int, data: bytes, size: int) -> None:
         if size < _LARGE:
-            self._submissions += (_HEADER.pack(size, _OP_SEND, first, self._token), data)
+            self._loop.submissions.extend((_HEADER.pack(size, _OP_SEND, first, self._token), data))
             return
         pins = self._endpoint.pins
         address = int(ffi.cast("uintptr_t", ffi.from_buffer("char[]", data)))
         pin = pins.keep(data)
-        self._submissions.append(
+        self._loop.submissions.append(
             _HEADER_REF.pack(28, _OP_SEND_REF, first, self._token, address, size, pin, pins.target)
         )
 

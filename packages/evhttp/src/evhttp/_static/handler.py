@@ -97,7 +97,7 @@ class StaticFiles:
     def __call__(self, req: Request, res: Response) -> None:
         """Answer a request."""
         method = req.method
-        if method == "GET" and self._cors is None and res._lines is None and res.status_code == 200:
+        if method == "GET" and self._cors is None and res._lines is None:
             swift = self._files.recent(req.path, time.monotonic())
             if swift is not None and swift.answer(req, res):
                 return
