@@ -303,8 +303,7 @@ class Relayed(LoggedExchange):
             return None
         other = LoggedExchange()
         other._arena, other._record, other._server = self._arena, self._record, self.relay.server
-        other._lines = None
-        other._size = 0
+        other._arg, other._lines, other._size = 200, None, 0
         later = self._origin._lines
         if type(later) is Later:
             later.spokesman = other  # the access log says what it answers

@@ -90,9 +90,8 @@ class Response:
     # Set one by one by Server, without a call: this happens for every request.
     _record: Record  # its token goes back with the answer
     _server: Server
-    _lines: list[str] | None  # header lines, each with its CRLF; SENT at the end, so that one look tells both
-    # Not set for every request:
     _arg: int  # the status, and flags; 200 as long as there are no lines
+    _lines: list[str] | None  # header lines, each with its CRLF; SENT at the end, so that one look tells all
     _size: int  # of the body, for the access log; set when sent, of a small one by LoggedExchange alone
 
     def status(self, code: int) -> Response:
@@ -141,7 +140,7 @@ class Response:
     @property
     def status_code(self) -> int:
         """The status code as it stands."""
-        return getattr(self, "_arg", 200) & 1023
+        return self._arg & 1023
 
     def send(self, body: str | bytes | bytearray | memoryview = b"") -> None:
         """Send the response with this body. With HEAD, 204 and 304 the body is left out, as HTTP wants it.
@@ -294,7 +293,7 @@ class Response:
             if type(self._lines) is not Later:  # else it may have begun
                 self._size = 0
             self._lines = SENT
-            self._arg = getattr(self, "_arg", 200) | _DROPPED
+            self._arg |= _DROPPED
 
     # -- later, and in pieces --------------------------------------------------------------------------------------------------
 
@@ -445,7 +444,7 @@ class Response:
 
     @property
     def _was_dropped(self) -> bool:
-        return getattr(self, "_arg", 0) & _DROPPED != 0
+        return self._arg & _DROPPED != 0
 
     @property
     def _has_no_content(self) -> bool:
@@ -495,7 +494,6 @@ class Response:
         self._check_unsent()
         if self._lines is None:
             self._lines = []
-            self._arg = 200
         return self._lines
 
     def _check_unsent(self) -> None:
