@@ -549,8 +549,8 @@ class Server:
                 # One that nobody has kept serves again: to make and to drop an object is a tenth of what a hello costs.
                 if exchange is None or getrefcount(exchange) != _OURS_ALONE:
                     exchange = Exchange()
-                    exchange._arena = arena
                     exchange._server = server
+                exchange._arena = arena  # each time: hand_over puts another one in its place
                 exchange._record = record
                 exchange._arg = 200
                 exchange._lines = None
