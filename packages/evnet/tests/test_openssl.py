@@ -22,7 +22,8 @@ def anew() -> Iterator[None]:
 
 
 def session() -> ssl.SSLObject:
-    return server_context().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+    context: ssl.SSLContext = server_context()
+    return context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
 
 
 def test_here_it_can_be_called(monkeypatch: pytest.MonkeyPatch) -> None:
