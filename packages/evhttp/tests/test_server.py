@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import random
@@ -13,7 +14,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -375,6 +376,51 @@ def test_an_interrupt_in_the_middle_of_a_batch(stepped: Serve) -> None:
     client.sock.setblocking(True)
     for number in range(6):
         assert client.answer().body == b"/%d" % number
+
+
+def test_what_a_handler_keeps_of_a_batch_stays_its_own(stepped: Serve) -> None:
+    """A request that nobody has kept is used again for the next of its turn: whatever keeps one must be noticed."""
+    kept: list[tuple[str, Callable[[], str]]] = []
+
+    def later(req: Request) -> Iterator[str]:
+        yield req.path
+
+    def traceback(req: Request) -> Callable[[], str]:
+        try:
+            raise ValueError
+        except ValueError as error:
+            trace = error.__traceback__
+        assert trace is not None
+        return lambda: trace.tb_frame.f_locals["req"].path
+
+    keepers: list[Callable[[Request, Response], Callable[[], str]]] = [
+        lambda req, res: lambda: req.path,
+        lambda req, res: lambda: f"/{res.status_code - 400}",
+        lambda req, res: functools.partial(next, later(req)),
+        lambda req, res: functools.partial(getattr, {"it": req}["it"], "path"),
+        lambda req, res: traceback(req),
+    ]
+
+    def handler(req: Request, res: Response) -> None:
+        number = int(req.path[1:])
+        res.status(400 + number)
+        if number % 3:  # the others leave no trace
+            kept.append((req.path, keepers[number % len(keepers)](req, res)))
+        if number % 5 == 1:
+            running.loop.call_later(0.001, res.defer().send, req.path.encode())
+        else:
+            res.send(req.path.encode())
+
+    running = stepped(handler)
+    (client,) = running.connect(1)
+    client.send(b"".join(get(f"/{number}") for number in range(60)))
+    client.sock.shutdown(socket.SHUT_WR)
+    running.drain([client])
+    assert len(kept) == 40
+    assert [path for path, _ in kept] == [ask() for _, ask in kept]
+    for number in range(60):
+        answer = client.answer()
+        assert (answer.status, answer.body) == (400 + number, b"/%d" % number)
 
 
 def test_a_batch_in_debug_mode_is_served_one_by_one(backend: str) -> None:

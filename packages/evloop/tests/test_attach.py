@@ -175,6 +175,30 @@ def test_watchers(run: Run, loop: Loop) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("way", ["append", "extend", "+="])
+def test_what_is_submitted_outside_a_turn_leaves_although_nothing_else_happens(run: Run, loop: Loop, way: str) -> None:
+    """As the layers above do it, from callbacks of the host: by whatever way the list grows."""
+
+    async def main() -> None:
+        attachment = loop.attach(asyncio.get_running_loop())
+        turns = -1
+        while turns != loop.stats().turns:  # nothing is under way any more
+            turns = loop.stats().turns
+            await asyncio.sleep(0.001)
+        nothing = bytes(16)  # the header of an operation that there is none of
+        if way == "append":
+            loop.submissions.append(nothing)
+        elif way == "extend":
+            loop.submissions.extend((nothing[:8], nothing[8:]))
+        else:
+            loop.submissions += [nothing]
+        await until(lambda: not loop.submissions)
+        attachment.close()
+        assert type(loop.submissions) is list
+
+    run(main())
+
+
 @pytest.mark.parametrize("edge", [False, True], ids=["level", "edge"])
 def test_more_events_than_one_turn_takes(run: Run, loop: Loop, edge: bool) -> None:
     """The kernel has handed over all of them; it does not report those again that wait for the next turn."""

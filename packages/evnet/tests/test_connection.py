@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import evnet
-from evloop import Loop
+from evloop import Loop, LoopClosedError
 from evloop.testing import ManualClock, checked_loop
 from evnet import ConnectionClosedError, PeerCredentials, WriteQueueFullError, broadcast
 from evnet._connection import abort_entry, adopt
@@ -1064,6 +1064,27 @@ def test_after_the_end_of_the_loop(pair: Pair) -> None:
     protocol.transport.close()
     with pytest.raises(ConnectionResetError):
         client.recv(1)
+
+
+def test_questions_and_files_after_the_end_of_the_loop(pair: Pair, tmp_path: Path) -> None:
+    """Nothing is queued any more; and the descriptor that a file would be sent from is not duplicated for nobody."""
+    _, protocol = pair.connected()
+    pair.loop.close()
+    transport = protocol.transport
+    assert transport.get_write_buffer_size() == 0
+    assert transport.get_write_buffer_limits() == (0, 0)
+    (tmp_path / "file").write_bytes(b"x" * 10)
+    with (tmp_path / "file").open("rb") as file, pytest.raises(LoopClosedError):
+        transport.send_file(file)
+
+
+def test_a_file_sent_while_the_loop_closes(pair: Pair, tmp_path: Path) -> None:
+    """Its duplicate is closed, although no turn comes any more: the fixture looks for what is left open."""
+    (tmp_path / "file").write_bytes(b"x" * 10)
+    _, protocol = pair.connected()
+    with (tmp_path / "file").open("rb") as file:
+        pair.loop.on_close(lambda: protocol.transport.send_file(file))
+        pair.loop.close()
 
 
 @pytest.mark.parametrize("flush", [False, True])

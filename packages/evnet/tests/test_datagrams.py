@@ -487,8 +487,12 @@ def test_write_buffer_limits(bench: Bench) -> None:
     transport.set_write_buffer_limits(low=100)
     assert transport.get_write_buffer_limits() == (100, 400)
     for limits in ({"high": 1, "low": 2}, {"high": -1}, {"low": -1}):
-        with pytest.raises(ValueError, match="high >= low >= 0"):
+        with pytest.raises(ValueError, match=r"high .* must be >= low .* must be >= 0"):
             transport.set_write_buffer_limits(**limits)
+    with pytest.raises(TypeError):
+        transport.set_write_buffer_limits(1.5)  # type: ignore[arg-type]
+    transport.set_write_buffer_limits(1 << 70)  # more than there can be: never
+    assert transport.get_write_buffer_limits() == ((1 << 64) - 1, (1 << 64) - 1)
     transport.set_write_buffer_limits(0)
     assert transport.get_write_buffer_limits() == (0, 0)
     fill(bench, ours, 100)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from evnet._options import milliseconds, stream_options, water
@@ -32,6 +34,21 @@ def test_water(given: tuple[int | None, int | None], expected: tuple[int, int]) 
 def test_water_that_is_none(given: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="high"):
         water(*given)
+
+
+@pytest.mark.parametrize("given", [(1.5, None), (None, 2.0), ("1", None)])
+def test_water_is_counted_in_whole_bytes(given: Any) -> None:
+    with pytest.raises(TypeError):
+        water(*given)
+    with pytest.raises(TypeError):
+        stream_options(max_queued=given[0] or given[1])
+
+
+def test_more_bytes_than_c_can_count() -> None:
+    most = 2**64 - 1
+    assert water(1 << 70, None) == (most, most)
+    assert water(1 << 70, 5) == (most, 5)
+    assert stream_options(max_queued=1 << 70, high=1 << 70).max_queued == most
 
 
 def test_milliseconds() -> None:

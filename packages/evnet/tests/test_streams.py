@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import pty
 import random
@@ -16,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from evloop import Loop
+from evloop import Loop, LoopClosedError
 from evnet import Connection, ConnectionClosedError, Stream, open_stream, stream_pair
+from evnet import _connection as connection_module
 
 Pair = Any
 BIG = random.Random(2).randbytes(1_500_000)
@@ -243,6 +246,32 @@ def test_stream_pair_with_a_factory_that_raises(loop: Loop, pair: Pair, recorder
     with pytest.raises(RuntimeError, match="in the factory"):
         stream_pair(loop, lambda: recorder(pair), fail)
     assert pair.made == []
+
+
+def test_stream_pair_on_a_closed_loop(loop: Loop) -> None:
+    """What was not taken over is closed; the fixture looks for what is left open."""
+    loop.close()
+    with pytest.raises(LoopClosedError):
+        stream_pair(loop, asyncio.Protocol, asyncio.Protocol)
+
+
+def test_stream_pair_of_which_one_end_cannot_be_watched(
+    pair: Pair, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is left with half a pair."""
+    real, calls = connection_module.take, []
+
+    def take(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "cannot watch")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(connection_module, "take", take)
+    with pytest.raises(OSError, match="cannot watch"):
+        stream_pair(pair.loop, lambda: recorder(pair), lambda: recorder(pair))
+    (first,) = pair.made
+    pair.until(lambda: "lost" in first.calls)
 
 
 def test_idle_timeout(pair: Pair, recorder: Any, pipe: tuple[int, int]) -> None:

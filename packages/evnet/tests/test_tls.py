@@ -952,6 +952,21 @@ def test_listen_socket_and_adopt(loop: Loop, recorder: Any) -> None:
     assert len(there.made) == 1
 
 
+def test_adopting_with_a_context_for_the_other_side(loop: Loop, recorder: Any) -> None:
+    """There will never be TLS: nobody is kept waiting for it."""
+    there = Ends(loop)
+    server = evnet.listen_socket(
+        loop, lambda: recorder(there), socket.create_server(("127.0.0.1", 0)), ssl=client_context()
+    )
+    ours, theirs = socket.socketpair()
+    with theirs:
+        with pytest.raises((ssl.SSLError, ValueError)):
+            server.adopt(ours)
+        run_until(loop, lambda: not server.connections)
+        assert theirs.recv(1) == b""
+    assert not there.made
+
+
 def test_several_at_once(loop: Loop, recorder: Any) -> None:
     there, here = Ends(loop), Ends(loop)
     server = evnet.listen_tcp(loop, lambda: recorder(there), "127.0.0.1", 0, ssl=server_context())
@@ -973,6 +988,46 @@ def test_several_at_once(loop: Loop, recorder: Any) -> None:
 
 
 # -- options ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 1e300])
+def test_timeouts_that_never_come(loop: Loop, recorder: Any, timeout: float) -> None:
+    there, here = Ends(loop), Ends(loop)
+    limits = {"ssl_handshake_timeout": timeout, "ssl_shutdown_timeout": timeout}
+    server = evnet.listen_tcp(loop, lambda: recorder(there), "127.0.0.1", 0, ssl=server_context(), **limits)
+    connecting = evnet.connect_tcp(
+        loop,
+        lambda: recorder(here),
+        *server.addresses[0],
+        ssl=client_context(),
+        server_hostname="localhost",
+        **limits,
+    )
+    run_until(loop, connecting.done)
+    connecting.result().close()
+    run_until(loop, lambda: there.made and "lost" in there.made[0].calls and "lost" in here.made[0].calls)
+    assert here.made[0].error is None
+
+
+@pytest.mark.parametrize("name", ["a\0b", ".", "x" * 64, "a..b", "\udc80"])
+def test_server_hostnames_that_are_none(loop: Loop, pair: Pair, name: str) -> None:
+    """They are refused at once, with the exception that arguments have; not when the connection is there."""
+    with pytest.raises(ValueError, match="server_hostname is not a host name"):
+        evnet.connect_tcp(loop, object, "127.0.0.1", 1, ssl=client_context(), server_hostname=name)
+    with pytest.raises(ValueError, match="server_hostname is not a host name"):
+        evnet.connect_unix(loop, object, "/x", ssl=client_context(), server_hostname=name)
+    _, protocol = pair.connected()
+    with pytest.raises(ValueError, match="server_hostname is not a host name"):
+        protocol.transport.start_tls(client_context(), server_hostname=name)
+    protocol.transport.write(b"x")  # it goes on as it was
+    assert protocol.transport.state == "open"
+
+
+@pytest.mark.parametrize("name", ["localhost", "bücher.example", "127.0.0.1", "::1", "a_b.example", "*.example"])
+def test_server_hostnames_of_every_kind(name: str) -> None:
+    settings = client_settings(client_context(), name, None, None, None)
+    assert settings is not None
+    assert settings.server_hostname == name
 
 
 def test_what_the_options_may_be(loop: Loop) -> None:

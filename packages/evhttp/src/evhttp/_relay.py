@@ -304,7 +304,7 @@ class Relayed(LoggedExchange):
             return None
         other = Exchange()
         other._arena, other._record, other._server = self._arena, self._record, self.relay.server
-        other._lines = None
+        other._arg, other._lines = 200, None
         return other
 
     def replace(self, status: int, text: str = "") -> None:

@@ -89,9 +89,8 @@ class Response:
     # Set one by one by Server, without a call: this happens for every request.
     _record: Record  # its token goes back with the answer
     _server: Server
-    _lines: list[str] | None  # header lines, each with its CRLF; SENT at the end, so that one look tells both
-    # Not set for every request:
     _arg: int  # the status, and flags; 200 as long as there are no lines
+    _lines: list[str] | None  # header lines, each with its CRLF; SENT at the end, so that one look tells all
     _size: int  # of the body, for the access log; set when sent, of a small one by LoggedExchange alone
 
     def status(self, code: int) -> Response:
@@ -140,7 +139,7 @@ class Response:
     @property
     def status_code(self) -> int:
         """The status code as it stands."""
-        return getattr(self, "_arg", 200) & 1023
+        return self._arg & 1023
 
     def send(self, body: str | bytes | bytearray | memoryview = b"") -> None:
         """Send the response with this body. With HEAD, 204 and 304 the body is left out, as HTTP wants it.
@@ -482,7 +481,6 @@ class Response:
         self._check_unsent()
         if self._lines is None:
             self._lines = []
-            self._arg = 200
         return self._lines
 
     def _check_unsent(self) -> None:

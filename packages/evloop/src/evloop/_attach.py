@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from evloop._shim import lib
 
@@ -96,3 +96,8 @@ class _Telling(list[bytes]):
     def extend(self, items: Iterable[bytes], /) -> None:
         super().extend(items)
         self.tell()
+
+    def __iadd__(self, items: Iterable[bytes], /) -> Self:  # type: ignore[override,misc]  # as a list's own, which takes any
+        super().__iadd__(items)
+        self.tell()
+        return self

@@ -34,6 +34,8 @@ FLUSH_AFTER_NS = 500_000
 # Handlers between two looks at the clock. After a slow batch every handler is followed by a look, until they are quick again.
 # With 16 an answer waited for 16 slow handlers that came behind many quick ones.
 STRIDE = 4
+# Where they are all of one kind (`CoreLoop.pace`) and the last ones took less than this each.
+LONG_STRIDE, QUICK_NS = 16, 8_000
 
 _turn, _flush = lib.ev_turn, lib.ev_flush
 
@@ -244,9 +246,17 @@ class Core:
                 called again. What it lets through, as an interrupt, goes to the caller, with ``items`` where they were.
         """
         left = self.begin_pace()
+        before = self._flush_at - FLUSH_AFTER_NS
         while length_hint(items):
             call(islice(items, left))
-            left = self.keep_pace()
+            now = perf_counter_ns()
+            if now < self._flush_at:
+                self._stride = STRIDE
+                left = LONG_STRIDE if now - before < left * QUICK_NS else STRIDE
+                before = now
+            else:
+                left = self.keep_pace()
+                before = self._flush_at - FLUSH_AFTER_NS
 
     def _submit_timers(self) -> None:
         raise NotImplementedError  # evloop._timers

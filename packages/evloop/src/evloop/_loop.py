@@ -175,6 +175,7 @@ class Loop(Watchers):
             if self._signals is not None:
                 self._signals.close()
             self._run_closers()
+            self.flush()  # and so have those in what the closers have submitted
             complaints = self._close_watchers()
         with self._wake_lock:
             self._closed = True

@@ -23,6 +23,7 @@ from evnet._tls import Session, TlsSettings, client_settings, server_settings
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable
+    from socket import socket
 
     from evloop import Loop
 
@@ -59,23 +60,28 @@ def abort_entry(token: bytes) -> bytes:
 
 
 def adopt(
-    loop: Loop, fd: int, protocol: StreamProtocol, options: Any = None, *, owner: Owner | None = None
+    loop: Loop, sock: socket | int, protocol: StreamProtocol, options: Any = None, *, owner: Owner | None = None
 ) -> Connection:
     """Drive a protocol with a connected socket that somebody else has made; ``connection_made`` is called before this returns.
 
     Args:
         loop: The loop that serves it.
-        fd: Connected. It is made non-blocking and belongs to the connection from now on: a socket object has to be detached.
+        sock: Connected, or its descriptor. It is made non-blocking and belongs to the connection from now on: a socket object is
+            detached.
         protocol: As for `listen_tcp`.
         options: Made by `stream_options`; ``None``: the defaults.
         owner: Is told when the connection is lost.
 
     Raises:
         OSError: The descriptor cannot be watched. It stays the caller's.
+        evloop.LoopClosedError: The loop is closed. It stays the caller's.
 
     Thread safety: loop thread only.
     """
+    fd = sock if isinstance(sock, int) else sock.fileno()
     token, peer = take(loop, fd, stream_options() if options is None else options, blocking=True)
+    if not isinstance(sock, int):
+        sock.detach()
     connection = Connection(inbox_of(loop), owner, protocol, token, peer)
     connection._begin()
     return connection
@@ -427,11 +433,13 @@ class Connection:
 
         Raises:
             ConnectionClosedError: As of `write`.
+            evloop.LoopClosedError: The loop is closed; unlike `write`, which does nothing then, this would owe an answer.
             OSError: The descriptor is not open.
             ValueError: This is no regular file, or it does not have so many bytes.
         """
         if self._state:
             self._refuse()
+        self._loop.address  # noqa: B018 - raises if the loop is closed
         fd = file if isinstance(file, int) else file.fileno()
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
@@ -476,20 +484,21 @@ class Connection:
 
         Raises:
             ValueError: Not ``high >= low >= 0``.
+            TypeError: They are no integers.
         """
         high, low = water(high, low)
         self._loop.submissions.append(_LIMITS.pack(16, _OP_LIMITS, 0, self._token, high, low))
 
     def get_write_buffer_size(self) -> int:
         """How many bytes are queued, files included, that the kernel has not taken. Sends what was written in this turn."""
-        if self._state == CLOSED:
+        if self._state == CLOSED or self._loop.is_closed():
             return 0
         self._loop.flush()
         return lib.evnet_queued(self._loop.address, self._number())
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
         """The limits ``(low, high)``, in this order, as asyncio has it."""
-        if self._state == CLOSED:
+        if self._state == CLOSED or self._loop.is_closed():
             return 0, 0
         self._loop.flush()
         low, high = ffi.new("uint64_t *"), ffi.new("uint64_t *")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from evnet import _link as _link
 from evnet._errors import ConnectionClosedError
 from evnet._multicast import Multicast
+from evnet._options import HIGH_WATER, water
 from evnet._packed import address_text, pack_address, unpack_address
 from evnet._shim import ffi, lib
 from evnet._socketview import SocketView
@@ -36,7 +37,6 @@ _SENDING, _NETWORK, _TOO_LONG, _RECEIVING = range(4)
 _CONNECTED, _ONE_BY_ONE = 1, 2
 _PLACES = 256  # of senders' addresses, see net_peers in udp.h
 _HEADS = 1024  # destinations whose packed address is kept
-_HIGH_WATER = 64 * 1024
 
 
 class DatagramProtocol(Protocol):
@@ -107,7 +107,7 @@ class DatagramTransport(Multicast):
         self._connected, self._peername = _peer(sock)
         self._peers: list[Any] = [self._peername] if self._connected else [None] * _PLACES
         self._heads: dict[Any, bytes] = {}
-        self._limits = (_HIGH_WATER // 4, _HIGH_WATER)
+        self._limits = (HIGH_WATER // 4, HIGH_WATER)
         self._stats = ffi.new("struct evnet_udp_stats *")
         self._closing = False
         self._fd = sock.fileno()
@@ -285,13 +285,9 @@ class DatagramTransport(Multicast):
 
         Raises:
             ValueError: Not ``high >= low >= 0``.
+            TypeError: They are no integers.
         """
-        if high is None:
-            high = _HIGH_WATER if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"the limits are high >= low >= 0, not high {high!r} and low {low!r}")
+        high, low = water(high, low)
         self._limits = (low, high)
         self._submit(_OP_LIMITS, _LIMITS.pack(high, low))
 

@@ -49,7 +49,8 @@ def listen_tcp(
         loop: The loop that serves them.
         protocol_factory: Called without arguments for each connection; its result has the methods of `asyncio.Protocol`. If it
             raises, or ``connection_made`` does, the client is reset and the exception goes to the loop's exception handler.
-        host: A name or address, or several; ``None`` means every interface. All addresses of a name are listened on.
+        host: A name or address, or several; ``None`` means every interface. All addresses of a name are listened on. Names are
+            looked up by the system before this returns, and block the loop meanwhile; addresses in digits are not.
         port: 0 lets the system choose, the same for all addresses; see `Server.addresses`.
         backlog: Connections that the kernel may hold for us.
         reuse_port: Let loops in other threads or processes listen on the same port.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import index
 from typing import Any
 
 from evnet import _link as _link
@@ -14,6 +15,8 @@ HIGH_WATER = 64 * 1024
 MAX_QUEUED = 64 * 1024 * 1024
 
 SOCKET, PIPE = 0, 1  # enum net_descriptor
+
+_MOST = 0xFFFF_FFFF_FFFF_FFFF  # bytes; what C can count
 
 
 def stream_options(
@@ -40,16 +43,17 @@ def stream_options(
 
     Raises:
         ValueError: A number is out of its range; the message names it.
+        TypeError: A number of bytes is no integer.
     """
     high, low = water(high, low)
-    if max_queued is not None and not max_queued > 0:
+    if max_queued is not None and not index(max_queued) > 0:
         raise ValueError(f"max_queued must be a number of bytes > 0, not {max_queued!r}")
     fields = {
         "idle_timeout_ms": milliseconds("idle_timeout", idle_timeout),
         "write_timeout_ms": milliseconds("write_timeout", write_timeout),
         "high_water": high,
         "low_water": low,
-        "max_queued": max_queued or 0,
+        "max_queued": min(max_queued or 0, _MOST),
         "kind": kind,
         "one_way": one_way,
     }
@@ -66,11 +70,16 @@ def milliseconds(name: str, timeout: float | None) -> int:
 
 
 def water(high: int | None, low: int | None) -> tuple[int, int]:
-    """Both limits of a write queue, with asyncio's defaults for what is ``None``. Raises ValueError as asyncio does."""
+    """Both limits of a write queue, with asyncio's defaults for what is ``None``. More than C can count is as much as it can.
+
+    Raises:
+        ValueError: Not ``high >= low >= 0``; as in asyncio.
+        TypeError: They are no integers.
+    """
     if high is None:
         high = HIGH_WATER if low is None else 4 * low
     if low is None:
         low = high // 4
-    if not high >= low >= 0:
+    if not index(high) >= index(low) >= 0:
         raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-    return high, low
+    return min(high, _MOST), min(low, _MOST)

@@ -161,6 +161,7 @@ class Server:
 
         Raises:
             OSError: It is not a connected stream socket. It stays the caller's.
+            ssl.SSLError: The server's context is one for clients. The socket is reset.
             EvNetError: The server is closed. It stays the caller's, as when the protocol factory raises; when
                 ``connection_made`` raises, it is reset.
         """
@@ -190,7 +191,11 @@ class Server:
         if self._tls is None:
             connection._begin()
         else:
-            self._begin_tls(connection, protocol, self._tls)
+            try:
+                self._begin_tls(connection, protocol, self._tls)
+            except BaseException:
+                connection.abort()
+                raise
         return connection
 
     def _begin_tls(self, connection: Connection, protocol: StreamProtocol, tls: TlsAcceptor) -> None:

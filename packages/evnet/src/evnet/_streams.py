@@ -138,7 +138,8 @@ def stream_pair(
     """Connect two protocols of one loop with each other, as `socket.socketpair` does.
 
     Raises:
-        OSError: There are no descriptors left.
+        OSError: There are no descriptors left, or they cannot be watched.
+        evloop.LoopClosedError: The loop is closed.
 
     Thread safety: loop thread only.
     """
@@ -146,5 +147,5 @@ def stream_pair(
     with first, second:
         # In this order: an exception in a factory closes both, one in a connection_made what has not been adopted.
         protocols = first_factory(), second_factory()
-        one = adopt(loop, first.detach(), protocols[0])
-        return one, adopt(loop, second.detach(), protocols[1])
+        one = adopt(loop, first, protocols[0])
+        return one, adopt(loop, second, protocols[1])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import ssl
 from collections.abc import Callable
@@ -107,7 +108,19 @@ def client_settings(
         server_hostname = host
     if not server_hostname and context.check_hostname:
         raise ValueError("server_hostname is empty, but the context checks it")
+    if host is None or server_hostname is not host:  # else the resolver has its say
+        _check_name(server_hostname)
     return TlsSettings(context, False, server_hostname or None, *_timeouts(handshake_timeout, shutdown_timeout))
+
+
+def _check_name(name: str) -> None:
+    """Raise ValueError for what the ssl module would refuse when the connection is there."""
+    try:
+        encoded = name.encode("idna")
+    except UnicodeError as error:
+        raise ValueError(f"server_hostname is not a host name: {error}: {name!r}") from None
+    if b"\0" in encoded:
+        raise ValueError(f"server_hostname is not a host name: it has a null character: {name!r}")
 
 
 def _refuse_without(handshake_timeout: float | None, shutdown_timeout: float | None) -> None:
@@ -166,7 +179,9 @@ class Session:
         )
         self._shaking = True
         self._unsealed: memoryview | None = None  # of what C has asked to encrypt
-        self._timer: TimerHandle | None = loop.call_later(settings.handshake_timeout, self._too_late)
+        self._timer: TimerHandle | None = None
+        if settings.handshake_timeout != math.inf:
+            self._timer = loop.call_later(settings.handshake_timeout, self._too_late)
         self._target = loop.add_target(self._event)
         shutdown_ms = milliseconds("ssl_shutdown_timeout", settings.shutdown_timeout) or 0xFFFF_FFFF
         loop.submissions.append(_START.pack(8, _OP_START, 0, token, self._target, shutdown_ms))

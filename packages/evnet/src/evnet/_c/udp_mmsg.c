@@ -13,11 +13,13 @@
 #include "udp.h"
 
 #include <errno.h>
-#include <linux/errqueue.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
+
+#include <linux/errqueue.h> /* wants struct timespec, which only some of the headers of musl bring */
 
 #ifndef SOL_UDP
 #define SOL_UDP 17
@@ -122,8 +124,14 @@ static int keep_errors(int fd, int family) {
     return 0;
 }
 
+/* The macro of musl compares signed with unsigned. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-compare"
+static struct cmsghdr *next_control(struct msghdr *message, struct cmsghdr *c) { return CMSG_NXTHDR(message, c); }
+#pragma GCC diagnostic pop
+
 static const struct sock_extended_err *extended(struct msghdr *message) {
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c))
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = next_control(message, c))
         if ((c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_RECVERR) ||
             (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_RECVERR))
             return (const struct sock_extended_err *)CMSG_DATA(c);
