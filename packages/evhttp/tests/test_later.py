@@ -169,7 +169,14 @@ def test_the_order_of_things(serve: Serve) -> None:
             refused(call, *args)
         refused(res.close_connection)
         res.end("b")
-        for call, *args in ((res.write, b"c"), (res.end,), (res.defer,), (res.status, 200), (res.on_close, print)):
+        calls: list[tuple[Any, ...]] = [
+            (res.write, b"c"),
+            (res.end,),
+            (res.defer,),
+            (res.status, 200),
+            (res.on_close, print),
+        ]
+        for call, *args in calls:
             refused(call, *args)
 
     assert serve(handler).connect().get().body == b"ab"

@@ -107,7 +107,7 @@ def test_sends_of_every_type(serve: Serve) -> None:
     class Text(str):
         pass
 
-    messages = [
+    messages: list[Any] = [
         "é",
         Text("t"),
         b"b",
