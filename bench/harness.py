@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import loads
 import machine
 import processes
+import profiles
 from catalog import Ready, Server, Settings, Start
 from peers import NotAvailable
 from samples import Sample, Samples, Table
@@ -46,6 +47,7 @@ class Plan:
     scale: float = 1  # of the sizes, where a benchmark has any
     cores: machine.Cores = field(default_factory=machine.choose_cores)
     files: int = 1024
+    profile: bool = False  # take samples of the first server once more, when all rounds of a workload are done
     notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
@@ -94,6 +96,7 @@ class Results:
     samples: dict[str, dict[str, list[Sample | None]]] = field(default_factory=dict)
     failures: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     servers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    profiles: dict[str, profiles.Profile] = field(default_factory=dict)  # of the first server, by workload
     interrupted: bool = False
 
 
@@ -154,8 +157,12 @@ class Window:
     seconds: float = 0.0
     busy: dict[int, float] = field(default_factory=dict)
 
+    profiler: ClassVar[profiles.Profiler | None] = None  # what is measured now is looked into, too
+
     def start(self) -> None:
         """Call when the measured time begins."""
+        if self.profiler is not None:
+            self.profiler.start(processes.session_pids(self.process.session))
         self._usage, self._ticks, self._time = self.process.usage(), machine.busy_ticks(), time.monotonic()
 
     def end(self) -> None:
@@ -164,6 +171,8 @@ class Window:
         self.seconds = time.monotonic() - self._time
         now = machine.busy_ticks()
         self.busy = {core: (now[core] - then) / machine.TICKS for core, then in self._ticks.items() if core in now}
+        if self.profiler is not None:
+            self.profiler.stop()
 
     def foreign(self, client_cpu: float) -> float | None:
         """Share of a core that was used by something that is neither server nor load."""
@@ -201,6 +210,19 @@ def _prepare(benchmark: Benchmark, names: Sequence[str], plan: Plan, results: Re
     return ready
 
 
+def _profile(benchmark: Benchmark, server: Ready, workload: Workload, plan: Plan, results: Results) -> None:
+    """Measure once more to see where the time goes; the figures are not used, because looking takes time as well."""
+    try:
+        Window.profiler = profiles.Profiler()
+        benchmark.measure(server, workload, plan)
+        if Window.profiler.profile is not None:
+            results.profiles[workload.name] = Window.profiler.profile
+    except (ServerFailed, loads.LoadFailed, NotAvailable) as error:
+        plan.note(f"no profile of {workload.name}: {error}")
+    finally:
+        Window.profiler = None
+
+
 class Progress:
     """One line on a terminal that says what is being measured; nothing where nobody looks."""
 
@@ -232,7 +254,7 @@ def run(benchmark: Benchmark, servers: Sequence[str], workloads: Sequence[str], 
     if plan.cores.load is not None:
         os.sched_setaffinity(0, {plan.cores.load})  # our own little work must not disturb the server either
     takers = {workload.name: [server for server in ready if server.takes(workload.name)] for workload in chosen}
-    progress = Progress(plan.rounds * sum(map(len, takers.values())))
+    progress = Progress(plan.rounds * sum(map(len, takers.values())) + plan.profile * len(chosen))
     try:
         benchmark.prepare(ready, chosen, plan)
         for workload in chosen:
@@ -248,6 +270,9 @@ def run(benchmark: Benchmark, servers: Sequence[str], workloads: Sequence[str], 
                     except (ServerFailed, loads.LoadFailed, NotAvailable) as error:
                         failures.setdefault(server.name, []).append(f"round {number + 1}: {error}")
                     samples[server.name].append(sample)
+            if plan.profile and servers_here:
+                progress.show(f"{workload.name}, a profile of {servers_here[0].name}")
+                _profile(benchmark, servers_here[0], workload, plan, results)
     except KeyboardInterrupt:
         results.interrupted = True
     finally:

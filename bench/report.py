@@ -102,6 +102,8 @@ def markdown(benchmark: Benchmark, plan: Plan, results: Results) -> str:
         workload = benchmark.workloads[name]
         title, failures = f"{name}: {workload.summary}", results.failures.get(name, {})
         parts.append(workload_tables(benchmark.subject, title, samples, failures, benchmark.tables[workload.kind]))
+        if name in results.profiles:
+            parts += [f"Where the time of {next(iter(samples))} goes: {results.profiles[name].text()}.", ""]
     rows = benchmark.targets(results.samples)
     if rows:
         parts += ["### Targets", "", "| claim | wanted | measured |", "|---|--:|--:|"]
@@ -141,6 +143,8 @@ def write_json(path: Path, benchmark: Benchmark, plan: Plan, results: Results, *
             "ratios": {"base": base, "of": column.name, "to": ratios(servers, base, column) if base else {}},
             "failures": results.failures.get(name, {}),
         }
+        if name in results.profiles:
+            workloads[name]["profile"] = asdict(results.profiles[name])
         if rounds:
             each = {server: [asdict(s) if s else None for s in samples] for server, samples in servers.items()}
             workloads[name]["rounds"] = each

@@ -99,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
         default="wait",
         help="when the machine is not at rest: wait up to a minute and go on with a warning, only warn, or refuse",
     )
+    parser.add_argument(
+        "--profile", action="store_true", help="say where the first one's time goes, by perf, in one more round of each"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the results of one benchmark as JSON too")
     parser.add_argument(
         "--results",
@@ -128,6 +131,7 @@ def _plan(parser: argparse.ArgumentParser, args: argparse.Namespace, benchmark: 
         load=args.load,
         rate=args.rate,
         scale=args.scale,
+        profile=args.profile,
         settings=Settings(base, args.python, args.checkout),
         files=machine.raise_file_limit(),
     )

@@ -10,6 +10,8 @@ import evhttp
 def test_exports() -> None:
     assert sorted(evhttp.__all__) == [
         "AccessRecord",
+        "BlockingConnection",
+        "BlockingExchange",
         "BodyError",
         "BodyReader",
         "CombinedFormatter",

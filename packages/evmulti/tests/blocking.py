@@ -13,7 +13,7 @@ import pytest
 
 import evhttp
 from evloop.testing import checked_loop
-from evmulti import Dispatcher, Log, LogEntry
+from evmulti import ConnectionClosed, Dispatcher, Log, LogEntry, SocketServer
 
 PATIENCE = 20
 
@@ -109,6 +109,21 @@ class Serving:
     ) -> Serving:
         self.dispatcher = Dispatcher(handler, log=Log("test", callback=self.entries.append), **options)
         return self.serve(evhttp.Server(self.dispatcher, loop=self.loop, limits=limits, stream_bodies=stream_bodies))
+
+    def start_sockets(
+        self,
+        handler: Callable[[Any, Any], object],
+        *,
+        limits: evhttp.Limits | None = None,
+        on_close: Callable[[ConnectionClosed], object] | None = None,
+        **options: Any,
+    ) -> Serving:
+        """Serve with threads that have the sockets."""
+        log = Log("test", callback=self.entries.append)
+        self.dispatcher = Dispatcher(handler, log=log, strategy="socket", **options)
+        self.sockets = SocketServer(self.dispatcher, loop=self.loop, limits=limits, on_close=on_close)
+        self.address = self.sockets.listen("127.0.0.1", 0).addresses[0]
+        return self.serve_started()
 
     def serve(self, server: evhttp.Server) -> Serving:
         self.server = server.listen("127.0.0.1", 0)

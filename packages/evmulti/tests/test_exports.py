@@ -26,6 +26,7 @@ def test_exports() -> None:
         "PooledSocket",
         "Service",
         "Services",
+        "SocketServer",
         "StartError",
         "Strategy",
         "Supervisor",

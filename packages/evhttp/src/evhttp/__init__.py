@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from evhttp._access import AccessRecord, CombinedFormatter, JsonFormatter
+from evhttp._blocking import BlockingConnection, BlockingExchange
 from evhttp._body import BodyReader
 from evhttp._ends import ConnectionEnd, ServerLog
 from evhttp._errors import BodyError, EvHttpError, HeaderError, ParserStateError, ProtocolError, ResponseStateError
@@ -26,6 +27,8 @@ from evhttp._version import __version__
 __all__ = [
     "LATENCY_BOUNDS",
     "AccessRecord",
+    "BlockingConnection",
+    "BlockingExchange",
     "BodyError",
     "BodyReader",
     "CombinedFormatter",

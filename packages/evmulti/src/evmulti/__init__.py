@@ -12,6 +12,7 @@ from evmulti._multiserver import MultiServer
 from evmulti._pool import PoolStats
 from evmulti._service import Body, Service, Services
 from evmulti._sockets import PooledSocket
+from evmulti._socketserver import SocketServer
 from evmulti._supervisor import Supervisor
 from evmulti._table import MultiStats, WorkerStats
 from evmulti._version import __version__
@@ -37,6 +38,7 @@ __all__ = [
     "PooledSocket",
     "Service",
     "Services",
+    "SocketServer",
     "StartError",
     "Strategy",
     "Supervisor",

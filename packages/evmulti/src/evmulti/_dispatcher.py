@@ -5,23 +5,27 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from evhttp import BodyError, Relay, Relayed, Request, Response
 from evmulti._connections import Cause, Connection, Connections
+from evmulti._errors import EvMultiError
 from evmulti._log import Log
 from evmulti._pool import Pool, PoolStats
 from evmulti._sockets import Callbacks, PooledSocket, Strands
 
 if TYPE_CHECKING:
     from evloop import TimerHandle
+    from evmulti._socketserver import SocketJob, SocketServer
 
 __all__ = ["Dispatcher", "DispatcherStats", "Strategy"]
 
-Strategy = Literal["request", "stream"]
+Strategy = Literal["request", "stream", "socket"]
 BlockingHandler = Callable[[Relayed, Relayed], object]
+
+Answering: TypeAlias = "Job | SocketJob"  # a request in the hands of a thread
 
 _names = count(1)
 
@@ -91,14 +95,7 @@ class Job(Relayed):
 
     def run(self) -> None:
         """Call the handler, on a thread of the pool."""
-        if not self.is_lost:
-            try:
-                self._dispatcher._handler(self, self)
-            except Exception as error:
-                self._fail(error)
-            else:
-                if not self.sent and not self.is_lost:
-                    self._unanswered()
+        self._dispatcher._call(self)
         self.post()
 
     def refuse(self, error: Exception) -> None:
@@ -113,29 +110,6 @@ class Job(Relayed):
         if gone is None:
             gone = self._gone = threading.Event()
         return self.client_gone or gone.wait(seconds)
-
-    def _fail(self, error: Exception) -> None:
-        dispatcher = self._dispatcher
-        if isinstance(error, BodyError) and not self.begun:  # the client's mistake, which the handler has left to us
-            dispatcher.log.debug("%s %s refused: %d %s", self.method, self.path, error.status, error)
-            self.replace(error.status, str(error))
-            return
-        dispatcher._count_failure()
-        how = ", after it had answered" if self.sent else ", after it had begun to answer" if self.begun else ""
-        dispatcher.log.exception("exception in the handler for %s %s%s", self.method, self.path, how)
-        self._give_up()
-
-    def _unanswered(self) -> None:
-        dispatcher = self._dispatcher
-        dispatcher._count_failure()
-        what = "with half of an answer" if self.begun else "without an answer"
-        dispatcher.log.error("the handler for %s %s returned %s", self.method, self.path, what)
-        self._give_up()
-
-    def _give_up(self) -> None:
-        if self.begun and not self.sent:
-            self.connection.because(Cause.EXCEPTION)
-        self.replace(500)
 
     # On the loop's thread.
 
@@ -193,7 +167,9 @@ class Dispatcher:
             says is dropped, and until it returns it keeps its thread and its place, and is counted as stuck. ``math.inf``: none.
         strategy: ``"request"``: a thread gets a request that is whole; on a server that streams bodies, they are gathered first, up
             to ``Limits.max_body_size``, so that slow uploads hold no thread. ``"stream"``: a thread gets a request whose body is
-            still coming, and reads it by `Relayed.body_file`; the server must have been made with ``stream_bodies``.
+            still coming, and reads it by `Relayed.body_file`; the server must have been made with ``stream_bodies``. ``"socket"``:
+            threads have the connections' sockets, and read and write them themselves; see `SocketServer`, which takes the place of
+            `evhttp.Server` then.
         retry_after: Seconds that a client should wait before it asks again, for Retry-After.
         name: For the log and the names of the threads.
         thread_init: Called by each thread of the pool before it works. If it raises, the request gets a 500.
@@ -226,8 +202,8 @@ class Dispatcher:
             raise TypeError(f"a handler must be callable, not {handler!r}")
         if not timeout > 0:
             raise ValueError(f"timeout must be a number of seconds > 0, not {timeout!r}")
-        if strategy not in ("request", "stream"):
-            raise ValueError(f"strategy must be 'request' or 'stream', not {strategy!r}")
+        if strategy not in ("request", "stream", "socket"):
+            raise ValueError(f"strategy must be 'request', 'stream' or 'socket', not {strategy!r}")
         if retry_after < 0:
             raise ValueError(f"retry_after must be at least 0, not {retry_after!r}")
         name = name or f"dispatcher-{next(_names)}"
@@ -237,15 +213,19 @@ class Dispatcher:
         self.pool: Pool = Pool(
             size=pool_size,
             max_active=max_active,
-            queue_size=queue_size,
+            # A thread that is to wait for sockets is a task, too, and never one too many.
+            queue_size=max(queue_size, pool_size) if strategy == "socket" and queue_size >= 0 else queue_size,
             name=name,
             thread_init=thread_init,
             thread_exit=thread_exit,
             log=self.log,
         )
         self._handler = handler
+        self.strategy: Strategy = strategy
+        self.queue_size: int = queue_size
+        self.retry_after: int = int(retry_after)
         self._gathers = strategy == "request"
-        self._retry_after = str(int(retry_after))
+        self._socket_server: SocketServer | None = None
         self._ports: dict[Relay, _Port] = {}
         self._port: _Port | None = None  # the one that was used last, which is the only one in most processes
         self._closed = False
@@ -256,6 +236,8 @@ class Dispatcher:
 
     def __call__(self, request: Request, response: Response) -> None:
         """Take a request of a server. On its loop's thread."""
+        if self.strategy == "socket":
+            raise EvMultiError("a dispatcher with the strategy 'socket' serves a SocketServer, and no other one")
         relay = Relay.of(response)
         port = self._port
         if port is None or port.relay is not relay:
@@ -281,7 +263,7 @@ class Dispatcher:
         def complete(error: BodyError | None) -> None:
             job._whole = b"".join(pieces)
             if error is not None and not job._answered:
-                job._fail(error)
+                self._fail(job, error)
                 job.post()
             self._queue(job)
 
@@ -326,12 +308,17 @@ class Dispatcher:
 
     def stats(self) -> DispatcherStats:
         """What it does. Thread safety: any thread."""
-        jobs = [worker.task for worker in self.pool.busy()]
+        tasks = [worker.task for worker in self.pool.busy()]
+        pool = self.pool.stats()
+        if self._socket_server is not None:
+            waiting = min(self._socket_server.waiting, pool.suspended)
+            refused = self._socket_server.refused
+            pool = replace(pool, suspended=pool.suspended - waiting, idle=pool.idle + waiting, refused=refused)
         ports = list(self._ports.values())
         return DispatcherStats(
-            pool=self.pool.stats(),
+            pool=pool,
             waiting=sum(port.waiting for port in ports),
-            stuck=sum(isinstance(job, Job) and job.expired for job in jobs),
+            stuck=sum(bool(getattr(task, "expired", False)) for task in tasks),
             failed=self._failed,
             timed_out=self._timed_out + sum(port.timed_out for port in ports),
             lost=self._lost + sum(port.lost for port in ports),
@@ -347,6 +334,8 @@ class Dispatcher:
             How many have not ended by then: their handlers are still running. They end when they can, or with the process.
         """
         self._closed = True
+        if self._socket_server is not None:
+            self._socket_server._stop()
         left = self.pool.retire(timeout)
         if left:
             self.log.warning("%d threads have not ended: their handlers are still running", left)
@@ -357,6 +346,59 @@ class Dispatcher:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _call(self, job: Answering) -> None:
+        """Call the handler, on a thread of the pool."""
+        if job.is_lost:
+            return
+        try:
+            self._handler(job, job)
+        except Exception as error:
+            self._fail(job, error)
+        else:
+            if not job.sent and not job.is_lost:
+                self._unanswered(job)
+
+    def _fail(self, job: Answering, error: Exception) -> None:
+        # The client's mistake, which the handler has left to us.
+        if isinstance(error, BodyError) and (job.is_lost or not job.begun):
+            self.log.debug("%s %s refused: %d %s", job.method, job.path, error.status, error)
+            job.replace(error.status, str(error))
+            return
+        self._count_failure()
+        how = ", after it had answered" if job.sent else ", after it had begun to answer" if job.begun else ""
+        self.log.exception("exception in the handler for %s %s%s", job.method, job.path, how)
+        self._give_up(job)
+
+    def _unanswered(self, job: Answering) -> None:
+        self._count_failure()
+        what = "with half of an answer" if job.begun else "without an answer"
+        self.log.error("the handler for %s %s returned %s", job.method, job.path, what)
+        self._give_up(job)
+
+    def _give_up(self, job: Answering) -> None:
+        if job.begun and not job.sent:
+            job.connection.because(Cause.EXCEPTION)
+        job.replace(500)
+
+    def _attach_socket_server(self, server: SocketServer) -> None:
+        if self.strategy != "socket":
+            raise ValueError(f"a SocketServer needs a dispatcher with the strategy 'socket', not {self.strategy!r}")
+        if self._socket_server is not None:
+            raise ValueError("the dispatcher has a SocketServer already")
+        self._socket_server = server
+
+    def _detach_socket_server(self, server: SocketServer) -> None:
+        if self._socket_server is server:
+            self._socket_server = None
+
+    def _count_timeout(self) -> None:
+        with self._count_lock:
+            self._timed_out += 1
+
+    def _count_loss(self) -> None:
+        with self._count_lock:
+            self._lost += 1
 
     def _count_failure(self) -> None:
         with self._count_lock:
@@ -389,7 +431,7 @@ class Dispatcher:
 
     def _refuse(self, job: Job, text: str) -> None:
         """Answer a request that no thread has begun to work on."""
-        job.header("Retry-After", self._retry_after).status(503).send(f"{text}\n")
+        job.header("Retry-After", str(self.retry_after)).status(503).send(f"{text}\n")
         job.post()
 
     def _expire(self, job: Job) -> None:

@@ -46,6 +46,7 @@ class Tcp:
     port: int
     backlog: int = 1024
     reuse_port: bool = False
+    proxy_protocol: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Unix:
     path: str
     mode: int | None = None
     backlog: int = 1024
+    proxy_protocol: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import socket
+import ssl as _ssl
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -12,13 +13,16 @@ from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import evhttp
+import evnet
 from evhttp import Request, Response
 from evloop import Loop, TimerHandle
 from evmulti._connections import Connection, ConnectionClosed, Connections
 from evmulti._context import context
-from evmulti._dispatcher import Dispatcher
+from evmulti._dispatcher import Dispatcher, Strategy
 from evmulti._errors import StartError
 from evmulti._log import Log, LogCallback
+from evmulti._plan import FORWARDED
+from evmulti._socketserver import SocketServer
 
 __all__ = ["Body", "Service", "Services"]
 
@@ -47,15 +51,21 @@ class Service:
         max_active: See `Dispatcher`, as for the next two.
         queue_size: Requests that may wait for a thread.
         timeout: Seconds for an answer.
+        strategy: The pool's, see `Dispatcher`; ``None`` goes by ``body``. With ``"socket"`` the service is a `SocketServer`, whose
+            threads read and write the sockets themselves; it takes ``"none"`` and ``"streamed"`` as ``body``.
         thread_init: Called by each thread of the pool before it works.
         thread_exit: Called by each thread of the pool when it ends.
         on_close: Called on the loop's thread with a `ConnectionClosed` for each connection that has ended and was not upgraded.
         log_level: What is below is not logged; ``None`` leaves that to `logging`.
         log: Takes each log entry, from any thread, instead of the logger "evmulti".
         reuse_port: Let services in other processes listen on the same port.
+        ssl: TLS for its clients, and for sockets that are registered; not with the strategy ``"socket"``.
+        trusted: As for `evhttp.Server`, as the next one; not with the strategy ``"socket"``.
+        forwarded: Header fields in which those who are trusted speak of their clients.
+        proxy_protocol: As for `evhttp.Server.listen`; needs ``trusted``.
 
     Raises:
-        ValueError: A number is out of its range, or ``body`` is none of the three.
+        ValueError: A number is out of its range, ``body`` or ``strategy`` is no such word, or two arguments exclude each other.
     """
 
     def __init__(
@@ -72,17 +82,38 @@ class Service:
         max_active: int | None = None,
         queue_size: int = 1000,
         timeout: float = math.inf,
+        strategy: Strategy | None = None,
         thread_init: Callable[[], object] | None = None,
         thread_exit: Callable[[], object] | None = None,
         on_close: Callable[[ConnectionClosed], object] | None = None,
         log_level: int | None = None,
         log: LogCallback | None = None,
         reuse_port: bool = False,
+        ssl: _ssl.SSLContext | None = None,
+        trusted: Iterable[str] = (),
+        forwarded: Iterable[str] = FORWARDED,
+        proxy_protocol: bool = False,
     ) -> None:
         if body not in ("none", "buffered", "streamed"):
             raise ValueError(f"body must be 'none', 'buffered' or 'streamed', not {body!r}")
         if not callable(handler):
             raise TypeError(f"a handler must be callable, not {handler!r}")
+        trusted = tuple(trusted)
+        if proxy_protocol and ssl is not None:
+            raise ValueError("proxy_protocol and ssl exclude each other: the proxy ends TLS")
+        if proxy_protocol and not trusted:
+            raise ValueError("proxy_protocol needs proxies that are trusted: Service(..., trusted=[...])")
+        if strategy is not None and not pool_size:
+            raise ValueError(f"the strategy {strategy!r} needs a pool: Service(..., pool_size=...)")
+        if strategy == "socket":
+            if ssl is not None:
+                raise ValueError("the strategy 'socket' has no TLS: its threads read plain sockets")
+            if trusted:
+                raise ValueError("the strategy 'socket' trusts no proxies: its threads believe no header")
+            if body == "buffered":
+                raise ValueError("the strategy 'socket' gathers no bodies: body must be 'none' or 'streamed'")
+        elif strategy is not None and (strategy == "stream") != (body == "streamed"):
+            raise ValueError(f"the strategy {strategy!r} does not go with body={body!r}")
         self.name = name
         self.host = host
         self.port = port
@@ -90,31 +121,37 @@ class Service:
         if body == "none":
             self.limits = replace(self.limits, max_body_size=0)
         self.log: Log = Log(name, level=log_level, callback=log)
+        self._keep = None if keep_headers is None else frozenset(header.lower() for header in keep_headers)
+        self._in_sockets = strategy == "socket"
         self.dispatcher: Dispatcher | None = None
         """The pool's, if there is one."""
         if pool_size:
             self.dispatcher = Dispatcher(
-                handler,
+                self._handle_kept if self._in_sockets and self._keep is not None else handler,
                 pool_size=pool_size,
                 max_active=max_active,
                 queue_size=queue_size,
                 timeout=timeout,
-                strategy="stream" if body == "streamed" else "request",
+                strategy=strategy or ("stream" if body == "streamed" else "request"),
                 name=name,
                 thread_init=thread_init,
                 thread_exit=thread_exit,
                 log=self.log,
             )
         self._streams = body == "streamed"
-        self._keep = None if keep_headers is None else frozenset(header.lower() for header in keep_headers)
         self._on_close = on_close
         self._reuse_port = reuse_port
         self._direct = handler
-        self._server: evhttp.Server | None = None
+        self._ssl = ssl
+        self._acceptor: evnet.TlsAcceptor | None = None  # of sockets that are registered
+        self._trusted = trusted
+        self._forwarded = tuple(forwarded)
+        self._proxy_protocol = proxy_protocol
+        self._server: evhttp.Server | SocketServer | None = None
         self._connections: Connections | None = None
 
     @property
-    def server(self) -> evhttp.Server:
+    def server(self) -> evhttp.Server | SocketServer:
         """The server; it is made when `Services` start.
 
         Raises:
@@ -156,9 +193,13 @@ class Service:
 
         return _on_loop(self.server.loop, end)
 
-    def _register(self, server: evhttp.Server, sock: socket.socket, context: Any) -> Connection:
+    def _register(self, server: evhttp.Server | SocketServer, sock: socket.socket, context: Any) -> Connection:
+        if isinstance(server, SocketServer):
+            return server._take(sock, context).connection
         assert self._connections is not None
-        return self._connections.add(server.adopt(sock), context)
+        if self._ssl is not None and self._acceptor is None:
+            self._acceptor = evnet.TlsAcceptor(server.loop, self._ssl)
+        return self._connections.add(server.adopt(sock, ssl=self._acceptor), context)
 
     def _start(self, loop: Loop) -> None:
         """Listen.
@@ -166,9 +207,34 @@ class Service:
         Raises:
             StartError: It cannot; the message says why.
         """
+        server: evhttp.Server | SocketServer
+        try:
+            if self._in_sockets:
+                assert self.dispatcher is not None
+                server = SocketServer(self.dispatcher, loop=loop, limits=self.limits, on_close=self._on_close)
+                self._server, self._connections = server, server._connections
+                if self.port is not None:
+                    server.listen(self.host, self.port, reuse_port=self._reuse_port)
+            else:
+                server = self._server = self._make_server(loop)
+                self._connections = Connections(evhttp.Relay.at(server), self._on_close, self.log)
+                if self.port is not None:
+                    server.listen(
+                        self.host,
+                        self.port,
+                        reuse_port=self._reuse_port,
+                        ssl=self._ssl,
+                        proxy_protocol=self._proxy_protocol,
+                    )
+        except OSError as error:
+            raise StartError(f"the service {self.name} cannot listen: {error}") from error
+        if self.port is not None:
+            self.log.info("listens on %s", ", ".join(f"{host}:{port}" for host, port in server.addresses))
+
+    def _make_server(self, loop: Loop) -> evhttp.Server:
         handler = self._handle_in_pool if self.dispatcher is not None else self._handle
         # The ends of connections are logged here, with more in each line than evhttp has.
-        server = evhttp.Server(
+        return evhttp.Server(
             handler,
             loop=loop,
             limits=self.limits,
@@ -176,15 +242,9 @@ class Service:
             name=self.name,
             on_connection_end=_logged_elsewhere,
             log=self.log,
+            trusted=self._trusted,
+            forwarded=self._forwarded,
         )
-        self._server = server
-        self._connections = Connections(evhttp.Relay.at(server), self._on_close, self.log)
-        if self.port is not None:
-            try:
-                server.listen(self.host, self.port, reuse_port=self._reuse_port)
-            except OSError as error:
-                raise StartError(f"the service {self.name} cannot listen: {error}") from error
-            self.log.info("listens on %s", ", ".join(f"{host}:{port}" for host, port in server.addresses))
 
     def _handle(self, request: Request, response: Response) -> None:
         assert self._connections is not None
@@ -195,6 +255,11 @@ class Service:
             self._direct(request, response)
         finally:
             context._task = None
+
+    def _handle_kept(self, request: Request, response: Response) -> None:
+        assert self._keep is not None
+        request.keep_headers(self._keep)
+        self._direct(request, response)
 
     def _handle_in_pool(self, request: Request, response: Response) -> None:
         assert self.dispatcher is not None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from evnet import _link as _link
 from evnet._errors import ConnectionClosedError
-from evnet._openssl import pointer_of
+from evnet._openssl import engine_name, pointer_of
 from evnet._options import milliseconds
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ class TlsSettings:
     server_hostname: str | None
     handshake_timeout: float
     shutdown_timeout: float
+
+    def __post_init__(self) -> None:
+        # Found out here and not in the first handshake: by then there may be no descriptor left for what it has to load.
+        engine_name()
 
 
 def server_settings(
