@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import resource
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -399,6 +400,38 @@ def test_the_limit_of_watches_is_explained(loop: Loop, tmp_path: Path, monkeypat
         FileWatcher(loop, tmp_path, print)
     assert caught.value.errno == errno.ENOSPC
     assert open_descriptors() == before
+
+
+def test_descriptors_run_out_while_watching_begins(loop: Loop, tmp_path: Path) -> None:
+    """At whichever step that is: there is a watcher that sees what happens, or there is an exception and nothing left open."""
+    taken: list[int] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    refused, reasons = 0, set()
+    before = open_descriptors()
+    for left in range(6):
+        highest = max(open_descriptors()) + 10
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
+        try:
+            while len(taken) < highest:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError as error:
+            reasons.add(error.errno)
+        for _ in range(left):
+            os.close(taken.pop())
+        try:
+            watcher = FileWatcher(loop, tmp_path, print)
+        except OSError as error:
+            reasons.add(error.errno)
+            refused += 1
+        else:
+            watcher.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            while taken:
+                os.close(taken.pop())
+        assert open_descriptors() == before
+    assert 1 <= refused < 6
+    assert reasons == {errno.EMFILE}
 
 
 def test_a_folder_that_may_not_be_watched_is_reported(
