@@ -415,7 +415,7 @@ def all_at_once(running: Any, client: Any, data: bytes) -> None:
 
 @pytest.mark.parametrize("slow", [False, True])
 def test_messages_before_a_half_close_are_answered(serve: Serve, slow: bool) -> None:
-    """As HTTP's last requests are: who closes its side behind its messages, as a program at the end of its input, reads the answers."""
+    """As HTTP's last requests are: who closes its side behind its messages, as a program at the end of its input, may read on."""
 
     def answer(ws: Any, message: str) -> None:
         begun = monotonic()

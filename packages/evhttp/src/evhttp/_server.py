@@ -166,6 +166,7 @@ class Server:
             "short_target": self._short_target,
             "max_connections": 0 if limits.max_connections == math.inf else limits.max_connections,
             "max_handshakes": 0 if limits.max_handshakes == math.inf else limits.max_handshakes,
+            "max_queued": 0 if limits.max_queued_size == math.inf else limits.max_queued_size,
             "refuse_connections": limits.refuse_connections,
             "measure": self._measure,
             "network_count": len(networks),
