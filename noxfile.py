@@ -329,9 +329,13 @@ def freethreaded(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check types: mypy --strict over the packages, their stubs, the tools and this file."""
-    install(session, group(ROOT / "pyproject.toml", "typing"))
+    """Check types: mypy --strict over the packages, their stubs, the tools, this file, and the tests."""
+    tests = [tool for name in PACKAGES for tool in group(ROOT / "packages" / name / "pyproject.toml", "test")]
+    needed = [*group(ROOT / "pyproject.toml", "typing"), *group(ROOT / "pyproject.toml", "integration"), *others()]
+    install(session, sorted({*needed, *tests}))
     session.run("mypy")
+    # By themselves: bench has modules of the same names as the soak.
+    session.run("mypy", *(f"packages/{name}/tests" for name in PACKAGES), "tests-integration")
 
 
 @nox.session(requires=["wheels"])

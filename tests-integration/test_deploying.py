@@ -59,7 +59,7 @@ def block(language: str, holds: str) -> str:
     return str(found)
 
 
-def replaced(text: str, **parts: str) -> str:
+def replaced(text: str, **parts: tuple[str, str]) -> str:
     for old, new in parts.values():
         assert old in text, f"the page does not say {old!r} any more"
         text = text.replace(old, new)

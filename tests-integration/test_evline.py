@@ -44,7 +44,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evline(site: Path) -> Iterator[Any]:
     sys.path.insert(0, str(site))
     try:
-        import evline  # type: ignore[import-not-found]
+        import evline
 
         yield evline
     finally:
@@ -64,7 +64,8 @@ class Client:
         self.heard = b""
         self.over = False
         self.error: Exception | None = None
-        connecting = evnet.connect_tcp(loop, lambda: self, *server.address)
+        made: Any = self
+        connecting = evnet.connect_tcp(loop, lambda: made, *server.address)
         run_until(loop, connecting.done)
         self.transport = connecting.result()
 

@@ -18,6 +18,7 @@ from ledger import Ledger, Refused, WrongBytes
 from websockets.asyncio.client import ClientConnection, connect
 
 PATIENCE = 40.0
+LOSSY = "lossy network"
 Opener = Callable[[], Awaitable[socket.socket]]
 
 
@@ -360,7 +361,7 @@ class Crowd:
             http.last = True
             return checked
 
-        await self.visit("lossy network", False, talk, self.far)
+        await self.visit(LOSSY, False, talk, self.far)
 
     # -- WebSockets ------------------------------------------------------------------------------------------------------------
 

@@ -7,15 +7,17 @@ import os
 import resource
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from cable import Cable
-from clients import Http, Site
+from clients import LOSSY, Http, Site
 from clock import Clock
-from ledger import Ledger
+from ledger import Fault, Ledger
 from processes import Service, until, use
 
+# Seconds: evmulti's for the last request on an idle connection of a worker that ends.
+LAST_CALL = 1.0
 Inject = Callable[[], Awaitable[None]]
 
 
@@ -81,6 +83,14 @@ class Faults:
         """Wait until another worker is there for a process that is gone."""
         await until(lambda: pid not in self.service.workers() and len(self.service.workers()) == 2, "a new worker")
 
+    def in_order(self, name: str) -> AbstractContextManager[Fault]:
+        """A fault that loses nothing, unless the network has held up a request for longer than a worker that ends waits for one.
+
+        RFC 6298 §5.7: what is lost on a connection whose handshake was lost, too, is sent again after three seconds. Where no
+        request has come the connection is idle, and its close crosses with what is sent again.
+        """
+        return self.ledger.fault(name, "lost", newcomers=True, kind=LOSSY, longer=LAST_CALL)
+
     async def worker_is_killed(self) -> None:
         """As the kernel does when memory runs out."""
         pid = self.victim()
@@ -98,7 +108,7 @@ class Faults:
     async def worker_is_ended(self) -> None:
         """One worker, in order: its clients notice nothing."""
         pid = self.victim()
-        with self.ledger.fault("worker ended"):
+        with self.in_order("worker ended"):
             os.kill(pid, signal.SIGTERM)
             await self.replacement(pid)
 
@@ -117,7 +127,7 @@ class Faults:
 
     async def rolling_restart(self) -> None:
         """All workers are replaced, one by one: nothing is lost."""
-        with self.ledger.fault("rolling restart"):
+        with self.in_order("rolling restart"):
             self._replaced = self.service.log.count("the workers are replaced: ")
             before = set(self.service.workers())
             os.kill(self.service.pid, signal.SIGHUP)

@@ -30,12 +30,16 @@ class Fault:
         explains: What it may do to a request: ``"lost"``, ``"refused"`` (with an answer), both, or nothing.
         worker: How the name of the worker begins that it was done to; ``""``: to all.
         newcomers: Only who has not been answered yet on his connection may be lost.
+        kind: Whose requests it may do that to; ``""``: everybody's.
+        longer: Only requests that were under way for longer than so many seconds.
     """
 
     name: str
     explains: frozenset[str]
     worker: str = ""
     newcomers: bool = False
+    kind: str = ""
+    longer: float = 0.0
     begun: float = 0.0
     ended: float = math.inf
 
@@ -55,10 +59,17 @@ class Ledger:
 
     @contextmanager
     def fault(
-        self, name: str, *explains: str, worker: str = "", newcomers: bool = False, lasts: float = 1.0
+        self,
+        name: str,
+        *explains: str,
+        worker: str = "",
+        newcomers: bool = False,
+        kind: str = "",
+        longer: float = 0.0,
+        lasts: float = 1.0,
     ) -> Iterator[Fault]:
         """A fault that is there while the block runs, and whose consequences go on for ``lasts`` seconds."""
-        fault = Fault(name, frozenset(explains), worker, newcomers, time.monotonic())
+        fault = Fault(name, frozenset(explains), worker, newcomers, kind, longer, time.monotonic())
         self.faults.append(fault)
         self.injected[name] += 1
         try:
@@ -77,14 +88,15 @@ class Ledger:
             self.wrong.append(f"{kind} of worker {worker or '?'}: {error}")
             return
         what = "refused" if isinstance(error, Refused) else "lost"
+        now = time.monotonic()
         for fault in reversed(self.faults):
             concerned = not worker or worker.startswith(fault.worker)
             if what == "lost" and fault.newcomers:
                 concerned = not worker
+            concerned = concerned and fault.kind in ("", kind) and now - begun >= fault.longer
             if what in fault.explains and concerned and fault.ended >= begun:
-                self.explained[f"{what}: {fault.name}"] += 1
+                self.explained[f"{what}: {fault.name}" + (f", {fault.kind}" if fault.kind else "")] += 1
                 return
-        now = time.monotonic()
         near = [f"{each.name} {now - each.begun:.1f} s before" for each in self.faults if now - each.begun < 4]
         self.unexplained.append(
             f"{time.strftime('%H:%M:%S')} {kind} of worker {worker or '?'} after {now - begun:.2f} s: {error!r}; "

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -30,13 +30,25 @@ async def until(condition: Callable[[], object], what: str) -> None:
 
 @dataclass(frozen=True)
 class Use:
-    """What a process uses: bytes of memory that are its own, and descriptors."""
+    """What a process uses.
+
+    Attributes:
+        memory: Bytes that are its own, as the kernel counts them.
+        descriptors: How many are open.
+        allocated: Bytes that were allocated in C and not freed, if it says so.
+        objects: How many small blocks Python's own allocator has given out, if it says so.
+    """
 
     memory: int
     descriptors: int
+    allocated: int | None = None
+    objects: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.memory / 2**20:.1f} MiB, {self.descriptors} descriptors"
+        in_use = (
+            "" if self.allocated is None else f" (in use {self.allocated / 2**20:.2f} MiB in C, {self.objects} objects)"
+        )
+        return f"{self.memory / 2**20:.1f} MiB{in_use}, {self.descriptors} descriptors"
 
 
 class Service:
@@ -93,6 +105,17 @@ class Service:
     def use(self) -> dict[int, Use]:
         """What each of its processes uses."""
         return {pid: use(pid) for pid in self.pids()}
+
+    def in_use(self, since: float) -> dict[int, Use] | None:
+        """What each of its processes uses, with what its workers have written down; ``None``: one has not since that time."""
+        found = self.use()
+        for pid in self.workers() or [self.pid]:
+            report = self.log_path.with_name(f"in-use-{pid}")
+            if not report.exists() or report.stat().st_mtime < since:
+                return None
+            allocated, objects = map(int, report.read_text().split())
+            found[pid] = replace(found[pid], allocated=allocated, objects=objects)
+        return found
 
     async def end(self) -> int:
         """End it in order; its exit code."""

@@ -31,7 +31,7 @@ if __name__ == "__main__":
     server = evmulti.MultiServer(
         "service:handler",
         workers=int(sys.argv[2]),
-        mode=sys.argv[1],
+        mode="process" if sys.argv[1] == "process" else "thread",
         setup=set_up,
         stream_bodies=True,
         limits=evhttp.Limits(max_body_size=64 << 20),

@@ -6,12 +6,14 @@ Every answer says which worker has made it, so that a client knows what was lost
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import hashlib
 import os
+import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from content import LARGEST, begin_of, piece
 
@@ -20,6 +22,8 @@ import evmulti
 import evws
 
 FOLDER = os.environ["SOAK_FOLDER"]
+# Not in the folder, whose disk is filled.
+REPORT = os.path.join(os.path.dirname(FOLDER), "in-use")
 LIBC = ctypes.CDLL(None)
 TICK = 0.05
 _PIECE = 40_000
@@ -46,11 +50,48 @@ def join(worker: evmulti.Worker) -> None:
     worker.loop.call_every(0.5, tidy, worker)
 
 
+class Allocated(ctypes.Structure):
+    """The C library's `struct mallinfo2`, over all of its arenas."""
+
+    _fields_: ClassVar = [
+        (name, ctypes.c_size_t)
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    ]
+
+
+LIBC.mallinfo2.restype = Allocated
+
+
 def tidy(worker: evmulti.Worker) -> None:
-    """When nobody is there give back all memory that is free, so that what can be seen from outside is what is kept."""
-    if not worker.server.connections:
-        gc.collect()
-        LIBC.malloc_trim(0)
+    """When nobody is there give back all memory that is free, and write down what is in use.
+
+    What the kernel counts is more than what is in use: a page stays whole for a little that is kept, and with several threads
+    what one keeps lies between what the others have freed.
+    """
+    if worker.server.connections:
+        return
+    gc.collect()
+    LIBC.malloc_trim(0)
+    allocated = LIBC.mallinfo2()
+    report = f"{REPORT}-{os.getpid()}"
+    try:
+        with open(f"{report}.{threading.get_native_id()}", "w") as file:
+            file.write(f"{allocated.uordblks + allocated.hblkhd} {sys.getallocatedblocks()}")
+        os.replace(file.name, report)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise  # without a descriptor it is written the next time
 
 
 def tell() -> None:

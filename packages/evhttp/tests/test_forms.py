@@ -199,7 +199,7 @@ def test_types_that_are_no_form(content_type: str, status: int) -> None:
 
 def reader(folder: Path, **limits: int) -> MultipartReader:
     bounds = {"max_parts": 50, "max_field_size": 1000, "max_file_size": 100_000, "max_header_size": 500, **limits}
-    return MultipartReader(TYPE, folder=folder, **bounds)  # type: ignore[arg-type]
+    return MultipartReader(TYPE, folder=folder, **bounds)
 
 
 def test_a_body_may_be_cut_anywhere(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def streaming(folder: Path, ends: list[Exception | None], **limits: int) -> Call
                 raise error
             res.send(repr((form.fields.items(), [(each.filename, each.size) for each in form.files])))
 
-        req.read_multipart(on_end, folder=folder, **limits)  # type: ignore[arg-type]
+        req.read_multipart(on_end, folder=folder, **limits)
 
     return handler
 
@@ -355,7 +355,8 @@ def test_a_form_that_is_read_while_it_comes(serve: Callable[..., Any], tmp_path:
 
 
 def test_files_are_on_disk_while_the_rest_is_with_the_client(serve: Callable[..., Any], tmp_path: Path) -> None:
-    running = serve(streaming(tmp_path, ends := []), stream_bodies=True, limits=Limits(max_body_size=1 << 24))
+    ends: list[Any] = []
+    running = serve(streaming(tmp_path, ends), stream_bodies=True, limits=Limits(max_body_size=1 << 24))
     client = running.connect()
     begin = part("f", b"x" * 100_000, "n")[:-2]
     client.send(head_of(len(begin) + 1000) + begin)
@@ -384,7 +385,8 @@ def test_files_are_on_disk_while_the_rest_is_with_the_client(serve: Callable[...
 def test_a_refused_form(
     serve: Callable[..., Any], tmp_path: Path, body: bytes, limits: dict[str, int], status: int, rest: int
 ) -> None:
-    running = serve(streaming(tmp_path, ends := [], **limits), stream_bodies=True, limits=Limits(max_body_size=1 << 24))
+    ends: list[Any] = []
+    running = serve(streaming(tmp_path, ends, **limits), stream_bodies=True, limits=Limits(max_body_size=1 << 24))
     client = running.connect()
     client.send(head_of(len(body) + rest) + body)
     assert client.answer().status == status
@@ -395,7 +397,8 @@ def test_a_refused_form(
 
 
 def test_a_form_without_its_end(serve: Callable[..., Any], tmp_path: Path) -> None:
-    running = serve(streaming(tmp_path, ends := []), stream_bodies=True)
+    ends: list[Any] = []
+    running = serve(streaming(tmp_path, ends), stream_bodies=True)
     body = part("f", b"x", "n")
     assert running.connect().send(head_of(len(body)) + body).answer().status == 400
     assert len(ends) == 1
@@ -412,7 +415,8 @@ def test_a_full_disk(serve: Callable[..., Any], tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("evhttp._forms.MultipartReader._add", full)
-    running = serve(streaming(tmp_path, ends := []), stream_bodies=True)
+    ends: list[Any] = []
+    running = serve(streaming(tmp_path, ends), stream_bodies=True)
     body = part("f", b"x", "n") + END
     assert running.connect().send(head_of(len(body)) + body).answer().status == 500
     assert [type(each) for each in ends] == [OSError]

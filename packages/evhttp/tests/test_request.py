@@ -30,7 +30,7 @@ def kept() -> Kept:
     return Kept()
 
 
-def ask(serve: Serve, kept: Kept, data: bytes, **limits: int) -> Request:
+def ask(serve: Serve, kept: Kept, data: bytes, **limits: Any) -> Request:
     client = serve(kept, limits=Limits(**limits)).connect()
     assert client.send(data).answer().status == 200
     return kept.requests[-1]

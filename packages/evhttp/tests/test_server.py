@@ -463,7 +463,7 @@ def test_half_a_request_then_the_end(serve: Serve) -> None:
     running.until(lambda: running.server.connections == 0)
 
 
-HALVES = {
+HALVES: dict[str, tuple[bytes, Any]] = {
     "head": (b"GET / HTTP/1.1\r\nHo", {"head_timeout": 0.1}),
     "blank line": (b"\r\n", {"head_timeout": 0.1}),
     "second head": (get("/") + b"GET / HTTP/1.1\r\nHo", {"head_timeout": 0.1}),
@@ -510,7 +510,7 @@ def test_drops_that_come_slowly_do_not_extend_the_deadline(serve: Serve) -> None
 @pytest.mark.parametrize(
     ("before", "limits"), [(b"", {"head_timeout": 0.1}), (get("/"), {"idle_timeout": 0.1})], ids=["new", "idle"]
 )
-def test_a_client_that_says_nothing(serve: Serve, before: bytes, limits: dict[str, float]) -> None:
+def test_a_client_that_says_nothing(serve: Serve, before: bytes, limits: dict[str, Any]) -> None:
     """Closed without a word: 408 could be taken for the answer to the next request."""
     client = serve(echo, limits=Limits(**limits)).connect()
     if before:

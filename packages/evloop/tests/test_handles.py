@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import gc
 import weakref
+from collections.abc import Callable
 
 from evloop import Handle, Loop, TimerHandle
 from evloop.testing import run_until
@@ -53,10 +54,11 @@ def test_a_cancelled_handle_lets_go_of_its_callback(loop: Loop) -> None:
     class Thing:
         def method(self) -> None: ...
 
-    for arrange in (
+    arranging: tuple[Callable[[Thing], Handle | TimerHandle], ...] = (
         lambda thing: loop.call_soon(thing.method),
         lambda thing: loop.call_later(1000, thing.method),
-    ):
+    )
+    for arrange in arranging:
         thing = Thing()
         gone = weakref.ref(thing)
         handle = arrange(thing)

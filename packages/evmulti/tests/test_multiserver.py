@@ -15,7 +15,7 @@ import evhttp
 import evmulti
 from evloop.testing import open_descriptors
 from evmulti._listeners import Listeners, Tcp, drain_queue
-from evws import FrameParser, Opcode, encode_frame
+from evws import Frame, FrameParser, Opcode, encode_frame
 
 from .conftest import PATIENCE, get, until
 from .support.served import Echo, handler
@@ -107,7 +107,7 @@ def test_websockets(mode: str) -> None:
         assert client.recv(1000).startswith(b"HTTP/1.1 101 ")
         client.sendall(encode_frame(Opcode.TEXT, "hello", mask=b"abcd"))
         frames = FrameParser("client").feed(client.recv(1000))
-        assert [frame.payload for frame in frames] == [b"hello"]
+        assert frames == [Frame(Opcode.TEXT, b"hello")]
 
 
 def test_setup_and_teardown_run_in_the_worker() -> None:

@@ -150,7 +150,7 @@ def test_what_the_socket_is_set_to(
     loop: Loop, connect: Callable[..., Connecting], there: Any, monkeypatch: Any
 ) -> None:
     made: list[socket.socket] = []
-    take = evnet._connecting.take
+    take = evnet._connecting.take  # type: ignore[attr-defined]
 
     def keep(loop: Loop, fd: int, *rest: Any) -> Any:
         assert not os.get_blocking(fd)

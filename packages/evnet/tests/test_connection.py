@@ -226,7 +226,7 @@ def test_nothing_is_received_while_reading_is_paused(pair: Pair) -> None:
         def connection_lost(self, exc: Exception | None) -> None:
             seen.append("lost")
 
-    protocol = Pausing()
+    protocol: Any = Pausing()
     connection = adopt(pair.loop, ours.detach(), protocol)
     client.setblocking(False)
     sent = 0

@@ -430,7 +430,7 @@ def test_no_answer_waits_for_slow_neighbours(bench: Bench, monkeypatch: pytest.M
 
 def fill(bench: Bench, ours: Any, size: int = 1000) -> list[bytes]:
     """Send until ``pause_writing`` is called."""
-    sent = []
+    sent: list[bytes] = []
     while not ours.pauses:
         data = b"%06d" % len(sent) + bytes(size - 6)
         ours.transport.sendto(data)
@@ -445,7 +445,7 @@ def read_all(bench: Bench, ours: Any, theirs: socket.socket) -> list[bytes]:
 
     def step() -> bool:
         got.extend(drain(theirs))
-        return ours.transport.get_write_buffer_size() == 0
+        return bool(ours.transport.get_write_buffer_size() == 0)
 
     bench.until(step)
     return got + drain(theirs)

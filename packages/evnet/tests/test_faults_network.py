@@ -185,7 +185,7 @@ class Far:
 
     def __init__(self, pair: Pair, recorder: Any, cable: Cable) -> None:
         self.pair, self.recorder, self.cable = pair, recorder, cable
-        neighbours = evnet.listen_tcp(pair.loop, Echo, "127.0.0.1", 0)
+        neighbours = evnet.listen_tcp(pair.loop, Echo, "127.0.0.1", 0)  # type: ignore[arg-type]
         self.neighbour = socket.create_connection(neighbours.addresses[0], timeout=10)
         pair.clients.append(self.neighbour)
 

@@ -94,7 +94,7 @@ def test_no_answer_waits_for_a_slow_neighbour(
         answered.append(waiting)
 
     for echo in made:
-        echo.before = count  # type: ignore[method-assign]
+        echo.before = count
     loop._stride = 0
     pair.until(lambda: all(echo.data for echo in made))
     assert answered == [0, 1, 2, 3]

@@ -224,11 +224,12 @@ def test_on_a_closed_loop(backend: str, tmp_path: Path) -> None:
     loop.close()
     before = open_descriptors()
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        for listen in (
+        listening: tuple[Callable[[], object], ...] = (
             lambda: evnet.listen_tcp(loop, nothing, "127.0.0.1", 0),
             lambda: evnet.listen_unix(loop, nothing, tmp_path / "s"),
             lambda: evnet.listen_socket(loop, nothing, sock),
-        ):
+        )
+        for listen in listening:
             with pytest.raises(LoopClosedError):
                 listen()
     assert open_descriptors() == before

@@ -11,7 +11,7 @@ from evnet._literal import Question, answer_inline, checked_port
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 STREAM, DGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
-LO = socket.if_nametoindex("lo") if "lo" in dict(map(reversed, socket.if_nameindex())) else 0  # type: ignore[call-overload]
+LO = {name: index for index, name in socket.if_nameindex()}.get("lo", 0)
 
 
 def ask(

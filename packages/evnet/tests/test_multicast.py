@@ -114,6 +114,10 @@ def test_a_unix_socket_has_no_groups(loop: Loop, gatherer: Callable[[], Any]) ->
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with theirs:
         transport = open_datagram(loop, gatherer, ours)
-        for call in (lambda: transport.join_group("239.1.2.3"), lambda: transport.set_multicast_ttl(1)):
+        calls: tuple[Callable[[], object], ...] = (
+            lambda: transport.join_group("239.1.2.3"),
+            lambda: transport.set_multicast_ttl(1),
+        )
+        for call in calls:
             with pytest.raises(ValueError, match="multicast"):
                 call()

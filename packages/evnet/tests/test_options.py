@@ -60,4 +60,4 @@ def test_milliseconds() -> None:
 def test_what_is_out_of_range_is_named(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=name):
         stream_options(**{name: value})
-    stream_options(**{name: None})
+    stream_options(**{name: None})  # type: ignore[arg-type]

@@ -200,7 +200,7 @@ def test_sni_chooses_the_certificate(loop: Loop, recorder: Any) -> None:
         asked.append(name)
         tls.context = other
 
-    server.sni_callback = choose  # type: ignore[assignment]
+    server.sni_callback = choose
     one, two, _ = both(loop, recorder, ssl=server)
     one.transport.write(b"by the other context")
     run_until(loop, lambda: two.data == b"by the other context")
@@ -281,19 +281,19 @@ def test_a_missing_client_certificate(loop: Loop, recorder: Any) -> None:
 
 def test_certificates_are_replaced_without_a_restart(serve: Callable[..., Peer], pair: Pair) -> None:
     def subject(peer: Peer) -> Any:
-        return peer.tls.getpeercert()["subjectAltName"][0][1]  # type: ignore[index]
+        return peer.tls.getpeercert()["subjectAltName"][0][1]
 
     first = serve()
     assert subject(first) == "localhost"
     pair.server.ssl = server_context("localhost", "second.example")
     second = serve()
-    assert ("DNS", "second.example") in second.tls.getpeercert()["subjectAltName"]  # type: ignore[index]
+    assert ("DNS", "second.example") in second.tls.getpeercert()["subjectAltName"]
     certificate("localhost", "third.example").configure_cert(pair.server.ssl)  # load_cert_chain
     third = serve()
-    assert ("DNS", "third.example") in third.tls.getpeercert()["subjectAltName"]  # type: ignore[index]
+    assert ("DNS", "third.example") in third.tls.getpeercert()["subjectAltName"]
     for peer, protocol in zip((first, second, third), pair.made, strict=True):
         peer.write(b"still there")
-        peer.until(lambda protocol=protocol: protocol.data == b"still there")  # type: ignore[misc]
+        peer.until(lambda protocol=protocol: protocol.data == b"still there")
     with pytest.raises(TypeError, match="SSLContext"):
         pair.server.ssl = None
 
@@ -437,7 +437,13 @@ def test_tls_on_a_plaintext_port(loop: Loop, pair: Pair) -> None:
             pass
 
     server = pair.listen(Plain)
-    connecting = evnet.connect_tcp(loop, Plain, *server.addresses[0], ssl=client_context(), server_hostname="localhost")
+    connecting = evnet.connect_tcp(
+        loop,
+        Plain,  # type: ignore[arg-type]
+        *server.addresses[0],
+        ssl=client_context(),
+        server_hostname="localhost",
+    )
     run_until(loop, connecting.done)
     assert isinstance(connecting.exception(), ssl.SSLError)
     run_until(loop, lambda: not server.connections)
@@ -1029,15 +1035,15 @@ def test_what_the_options_may_be(loop: Loop) -> None:
     with pytest.raises(TypeError, match="SSLContext"):
         evnet.listen_tcp(loop, object, "127.0.0.1", 0, ssl=True)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="only meaningful with ssl"):
-        evnet.listen_tcp(loop, object, "127.0.0.1", 0, ssl_handshake_timeout=1)
+        evnet.listen_tcp(loop, object, "127.0.0.1", 0, ssl_handshake_timeout=1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="ssl_shutdown_timeout"):
         server_settings(context, None, -1)
     with pytest.raises(ValueError, match="only meaningful with ssl"):
-        evnet.connect_tcp(loop, object, "127.0.0.1", 1, server_hostname="x")
+        evnet.connect_tcp(loop, object, "127.0.0.1", 1, server_hostname="x")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="SSLContext"):
         client_settings("x", None, "host", None, None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="there is no host"):
-        evnet.connect_unix(loop, object, "/x", ssl=context)
+        evnet.connect_unix(loop, object, "/x", ssl=context)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="context checks it"):
         client_settings(context, "", "host", None, None)
     context.check_hostname = False

@@ -227,6 +227,7 @@ def test_nobody_is_asked_for_an_address_in_digits(
     assert connected.get_extra_info("peername") == ("127.0.0.1", port)
     for transport in (bound, connected):
         transport.close()
-    run_until(loop, lambda: bound.get_protocol().lost and connected.get_protocol().lost)
+    protocols: list[Any] = [bound.get_protocol(), connected.get_protocol()]
+    run_until(loop, lambda: all(protocol.lost for protocol in protocols))
     with pytest.raises(ValueError, match="port"):
         connect_udp(loop, gatherer, "127.0.0.1", 65536)

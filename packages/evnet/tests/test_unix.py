@@ -211,13 +211,14 @@ def connected_until_full(listening: socket.socket, path: Path) -> Iterator[list[
 def test_what_is_no_socket_is_refused_and_untouched(loop: Loop, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "s"
     make_stale(tmp_path / "stale")
-    {
+    make: dict[str, Callable[[], object]] = {
         "file": lambda: path.write_text("precious"),
         "folder": path.mkdir,
         "symlink": lambda: path.symlink_to(tmp_path / "stale"),
         "dangling": lambda: path.symlink_to(tmp_path / "nowhere"),
         "fifo": lambda: os.mkfifo(path),
-    }[kind]()
+    }
+    make[kind]()
     found = path.lstat()
     before = open_descriptors()
     with pytest.raises(FileExistsError, match="what is there is not a socket"):

@@ -23,7 +23,17 @@ def test_everybody_gets_the_same(serve: Serve) -> None:
     group = Group()
     running = serve(on_open=group.add)
     clients = [running.open() for _ in range(50)]
-    messages = ["", "é", b"\xff", "x" * 125, "x" * 126, b"b" * 65535, b"b" * 65536, BLOB[:300_000], bytearray(b"a")]
+    messages: list[Any] = [
+        "",
+        "é",
+        b"\xff",
+        "x" * 125,
+        "x" * 126,
+        b"b" * 65535,
+        b"b" * 65536,
+        BLOB[:300_000],
+        bytearray(b"a"),
+    ]
     for message in messages:
         assert running.call(lambda message=message: group.send(message)) == []
     for client in clients:
@@ -232,7 +242,7 @@ def test_groups(backend: str) -> None:
             evws.connect(
                 loop,
                 f"ws://127.0.0.1:{server.addresses[0][1]}/",
-                on_message=lambda ws, message, mine=mine: mine.append(message),
+                on_message=lambda ws, message, mine=mine: mine.append(message),  # type: ignore[misc]
             )
             for mine in got
         ]

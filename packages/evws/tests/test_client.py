@@ -376,7 +376,7 @@ def test_answer_cut_at_every_byte(loop: Loop, peer: Callable[..., Peer]) -> None
     for _ in cuts:
         notes = Notes()
         ws = opened(loop, server.url, notes)
-        run_until(loop, lambda notes=notes: len(notes.messages) == 2)
+        run_until(loop, lambda notes=notes: len(notes.messages) == 2)  # type: ignore[misc]
         assert notes.messages == ["hallo", b"b" * 200]
         ws.close()
         closed(loop, notes)

@@ -106,6 +106,7 @@ def test_messages_that_stand_alone(implementation: str) -> None:
         assert zlib.decompressobj(-12).decompress(packed + TAIL) == secret
     assert len(lengths) == 1
     assert one._compressor is None
+    assert packed is not None
     one.inflate(packed + TAIL, 1000)
     assert one._decompressor is None
 

@@ -35,7 +35,7 @@ def feed(data: bytes, cuts: list[int] | None = None, **options: Any) -> list[Fra
     parser = FrameParser(**options)
     pieces = [0, *sorted(cuts or []), len(data)]
     out = [event for start, end in pairwise(pieces) for event in parser.feed(data[start:end])]
-    assert parser.ended == (bool(out) and (type(out[-1]) is Violation or out[-1].opcode == Opcode.CLOSE))
+    assert parser.ended == (bool(out) and (isinstance(out[-1], Violation) or out[-1].opcode == Opcode.CLOSE))
     return out
 
 

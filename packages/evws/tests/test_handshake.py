@@ -165,7 +165,7 @@ def test_upgrade_in_a_handler(backend: str) -> None:
                     evws.upgrade(req, res, on_message=print)
 
     with checked_loop(backend) as loop:
-        running = Running(loop, evhttp.Server(handler, loop=loop), [])  # type: ignore[arg-type]
+        running = Running(loop, evhttp.Server(handler, loop=loop), [])
         try:
             client = running.connect()
             client.sock.sendall(b"GET /plain HTTP/1.1\r\nHost: a\r\n\r\n")

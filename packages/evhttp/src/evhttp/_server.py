@@ -25,7 +25,7 @@ from evhttp._later import Later
 from evhttp._limits import Limits
 from evhttp._listening import PROXIED, Listeners
 from evhttp._request import Request, address, body_of
-from evhttp._response import SENT, Response
+from evhttp._response import CLOSE, SENT, Response
 from evhttp._shim import ffi, lib
 from evhttp._stats import ServerStats, read_counts
 from evloop import Attachment, Loop, Record, TimerHandle
@@ -166,6 +166,7 @@ class Server:
             "short_target": self._short_target,
             "max_connections": 0 if limits.max_connections == math.inf else limits.max_connections,
             "max_handshakes": 0 if limits.max_handshakes == math.inf else limits.max_handshakes,
+            "max_queued": 0 if limits.max_queued_size == math.inf else limits.max_queued_size,
             "refuse_connections": limits.refuse_connections,
             "measure": self._measure,
             "network_count": len(networks),
@@ -556,8 +557,8 @@ class Server:
                 # One that nobody has kept serves again: to make and to drop an object is a tenth of what a hello costs.
                 if exchange is None or getrefcount(exchange) != _OURS_ALONE:
                     exchange = Exchange()
-                    exchange._arena = arena
                     exchange._server = server
+                exchange._arena = arena  # each time: hand_over puts another one in its place
                 exchange._record = record
                 exchange._arg = 200
                 exchange._lines = None
@@ -616,7 +617,7 @@ class Server:
 
     def _answer_error(self, exchange: Exchange, status: int, text: str) -> None:
         exchange._prepare().clear()
-        exchange._arg = status
+        exchange._arg = exchange._arg & CLOSE | status
         exchange.send(f"{text}\n")
 
     def _connection_ended(self, record: Record) -> None:

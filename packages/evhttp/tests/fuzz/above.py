@@ -179,7 +179,7 @@ _NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
 def _form(kind: str, pieces: list[bytes], limits: dict[str, int]) -> object:
     folder = _scratch() / "form"
     try:
-        reader = MultipartReader(kind, folder=folder, **limits)  # type: ignore[arg-type]
+        reader = MultipartReader(kind, folder=folder, **limits)
         for piece in pieces:
             reader.feed(piece)
         form = reader.finish()

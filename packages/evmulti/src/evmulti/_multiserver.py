@@ -144,7 +144,7 @@ class MultiServer:
             if each != "unix":
                 ip_network(each)
         target = Target(handler, protocol=protocol)
-        self.log = Log(name or target.name, level=log_level, callback=log)
+        self.log: Log = Log(name or target.name, level=log_level, callback=log)
         """What it logs with."""
         self._plan = Plan(
             target,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from evnet import _link as _link
 from evnet._errors import ConnectionClosedError
-from evnet._openssl import pointer_of
+from evnet._openssl import engine_name, pointer_of
 from evnet._options import milliseconds
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ class TlsSettings:
     server_hostname: str | None
     handshake_timeout: float
     shutdown_timeout: float
+
+    def __post_init__(self) -> None:
+        # Found out here and not in the first handshake: by then there may be no descriptor left for what it has to load.
+        engine_name()
 
 
 def server_settings(
@@ -443,7 +447,8 @@ class TlsAcceptor:
         """Make no more handshakes; those under way go on. The listener has to be closed."""
         if not self._finished:
             self._finished = True
-            self._loop.call_soon(self._loop.drop_target, self.target)
+            if not self._loop.is_closed():  # as in a forked child, where that has not called us
+                self._loop.call_soon(self._loop.drop_target, self.target)
 
     def close(self) -> None:
         """As `finish`, and reset the clients whose handshake is not done."""

@@ -43,6 +43,7 @@ struct evh_options {
     uint32_t short_target; /* told, with a = errno and b = how many so far, when clients had to be hung up on (evnet.h) */
     uint32_t max_connections; /* at a time, 0: any number */
     uint32_t max_handshakes;  /* of those that were not upgraded, the same */
+    uint32_t max_queued;      /* bytes: see limit_queued of evnet.h */
     uint8_t refuse_connections; /* those above are reset; else they wait */
     uint8_t measure;            /* count answers and how long they took */
     uint32_t network_count;
