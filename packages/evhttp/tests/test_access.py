@@ -100,6 +100,43 @@ def test_an_answer_that_comes_later(serve: Serve, log: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("send", "status"),
+    [
+        (lambda res: res.send(b"hello"), 200),
+        (lambda res: res.send("hello"), 200),
+        (lambda res: res.end("hello", trailers=[("X-A", "1")]), 200),
+        (lambda res: res.status(304).send("hello"), 304),
+    ],
+    ids=["bytes", "text", "pieces", "304"],
+)
+def test_a_body_that_http_leaves_out_has_no_size(serve: Serve, log: Any, send: Any, status: int) -> None:
+    logger, records = log
+    running = serve(lambda req, res: send(res), access_log=logger)
+    running.connect().send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").answer(head=True)
+    _, access = one(running, records)
+    assert (access.status, access.size, access.cause) == (status, 0, "")
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_answer_that_was_dropped(serve: Serve, log: Any, begun: bool) -> None:
+    """Not to be taken for one that was sent."""
+    logger, records = log
+
+    def handler(req: Any, res: Any) -> None:
+        if begun:
+            res.write(b"12345")
+        res.drop()
+
+    running = serve(handler, access_log=logger)
+    client = running.connect().send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    with pytest.raises(ConnectionResetError):
+        client.at_end()
+    record, access = one(running, records)
+    assert (access.cause, access.size) == ("by_us", 5 if begun else 0)
+    assert record.getMessage().endswith("ms by_us")
+
+
+@pytest.mark.parametrize(
     ("act", "limits", "cause"),
     [
         (lambda client: client.reset(), None, "lost"),

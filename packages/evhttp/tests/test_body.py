@@ -112,6 +112,15 @@ def test_a_client_that_waits_is_refused_without_its_body(serve: Serve) -> None:
     assert client.at_end()
 
 
+def test_a_client_that_waits_and_is_answered_in_pieces_without_its_body(serve: Serve) -> None:
+    """It will not send the body now, and what it sends instead must not be taken for it."""
+    running = serve(lambda req, res: (res.write("no, "), res.end("thanks")), stream_bodies=True)
+    client = running.connect().send(by_length(b"abc", "Expect: 100-continue")[:-3])
+    assert client.answer().body == b"no, thanks"
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert client.at_end()
+
+
 def test_continue_comes_after_the_answers_before_it(serve: Serve) -> None:
     waiting: list[Response] = []
 

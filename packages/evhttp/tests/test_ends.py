@@ -55,6 +55,34 @@ def test_causes(serve: Serve, act: Any, limits: Any, cause: str, requests: int) 
     assert f"ended after {requests} requests: {cause}" in str(end)
 
 
+def test_more_is_queued_than_may_be(serve: Serve) -> None:
+    """By a handler that does not look at what `write` returns, for a client that takes nothing; what is taken does not count."""
+    said: list[bool] = []
+
+    def handler(req: Any, res: Any) -> None:
+        if req.path == "/whole":
+            res.send(b"x" * 1_000_000)  # one answer of any size
+            return
+
+        def more() -> None:
+            res.write(b"x" * 50_000)
+            if not res._lines.lost:
+                running.loop.call_soon(more)
+
+        res.on_close(said.append)
+        more()
+
+    ends: list[Any] = []
+    running = serve(handler, limits=Limits(max_queued_size=400_000), on_connection_end=ends.append)
+    assert len(running.connect().get("/whole").body) == 1_000_000
+    running.connect(receive_buffer=4096).send(GET)
+    running.until(lambda: said)
+    running.until(lambda: ends)
+    assert said == [False]
+    assert [(end.cause, end.level) for end in ends] == [("too_much_queued", logging.INFO)]
+    assert running.call(running.server.stats).ends["too_much_queued"] == 1
+
+
 def test_ends_are_logged_without_a_hook(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "evhttp")
     running = serve(hello, name="front")

@@ -60,6 +60,13 @@ def test_head(serve: Serve) -> None:
     in_step(client)
 
 
+def test_head_need_not_be_given_a_body(serve: Serve) -> None:
+    client = serve(with_probe(lambda req, res: res.begin(10).end())).connect()
+    answer = client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").answer(head=True)
+    assert answer.get("content-length") == "10"
+    in_step(client)
+
+
 @pytest.mark.parametrize("status", [204, 205, 304])
 def test_statuses_without_content(serve: Serve, status: int) -> None:
     """RFC 9110 §15.3.5, §15.3.6, §15.4.5."""
@@ -67,15 +74,21 @@ def test_statuses_without_content(serve: Serve, status: int) -> None:
     def handler(req: Request, res: Response) -> None:
         res.status(status)
         if req.path == "/pieces":
-            res.begin(3 if status != 205 else 0)
-            res.end("abc" if status != 205 else "")
+            res.begin(3)
+            res.end("abc")
+        elif req.path == "/unwritten":
+            res.begin(3).end()
+        elif req.path == "/chunks":
+            res.write("ab")
+            res.end("c")
         else:
             res.send("abc")
 
     client = serve(with_probe(handler)).connect()
-    for path in ("/pieces", "/"):
+    for path in ("/pieces", "/unwritten", "/chunks", "/"):
         answer = client.get(path)
         assert (answer.status, answer.body) == (status, b"")
+        assert answer.get("transfer-encoding") is None
         if status == 205:
             assert answer.get("content-length") == "0"
         in_step(client)

@@ -17,11 +17,11 @@ Serve = Callable[..., Any]
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-def relayed_by(work: Callable[[Relayed], object]) -> Callable[[Any, Any], object]:
+def relayed_by(work: Callable[[Relayed], object], into: type[Relayed] = Relayed) -> Callable[[Any, Any], object]:
     """A handler that has each request dealt with by a thread of its own."""
 
     def handler(req: Any, res: Any) -> None:
-        threading.Thread(target=work, args=(Relay.of(res).take(req, res),)).start()
+        threading.Thread(target=work, args=(Relay.of(res).take(req, res, into),)).start()
 
     return handler
 
@@ -57,6 +57,16 @@ def test_what_the_handler_has_set_goes_on(serve: Serve) -> None:
 
     answer = serve(handler).connect().get()
     assert (answer.status, answer.get("x-a"), answer.get("x-b")) == (202, "1", "2")
+
+
+def test_what_a_trusted_proxy_says_is_known_in_the_other_thread(serve: Serve) -> None:
+    def work(relayed: Relayed) -> None:
+        relayed.send(f"{relayed.client} {relayed.scheme}")
+        relayed.post()
+
+    client = serve(relayed_by(work), trusted=["127.0.0.1"]).connect()
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.9\r\nX-Forwarded-Proto: https\r\n\r\n")
+    assert client.answer().body == b"('192.0.2.9', 0) https"
 
 
 def test_a_response_that_was_sent_cannot_be_taken(serve: Serve) -> None:
@@ -117,6 +127,54 @@ def test_in_place_of_a_thread_that_does_not_answer(serve: Serve) -> None:
     assert client.answer().status == 504
     assert client.at_end()
     assert running.call(taken[0].in_place) is None
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_the_access_log_of_an_answer_in_place(serve: Serve, caplog: pytest.LogCaptureFixture, answers: bool) -> None:
+    caplog.set_level(logging.INFO, "access")
+    taken: list[Relayed] = []
+
+    def handler(req: Any, res: Any) -> None:
+        taken.append(Relay.of(res).take(req, res))
+
+    running = serve(handler, access_log=logging.getLogger("access"))
+    client = running.connect().send(GET)
+    running.until(lambda: taken)
+    response = running.call(taken[0].in_place)
+    if answers:
+        running.call(lambda: response.close_connection().send_error(504, "late"))
+        assert client.answer().status == 504
+    else:
+        client.reset()
+    running.until(lambda: caplog.records)
+    assert ('"GET / HTTP/1.1" 504 5 ' if answers else '"GET / HTTP/1.1" 200 0 ') in caplog.text
+
+
+def test_events_from_a_thread(serve: Serve) -> None:
+    """They know when the page has left, as those of the loop's thread do."""
+    left = threading.Event()
+    seen: list[bool] = []
+
+    def work(relayed: Relayed) -> None:
+        stream = relayed.events()
+        seen.append(stream.send("1", id="a"))
+        left.wait(20)
+        seen.extend((stream.closed, stream.send("2")))
+        stream.close()
+        relayed.post()
+
+    class Told(Relayed):
+        def _ended(self, complete: bool) -> None:
+            super()._ended(complete)
+            left.set()
+
+    running = serve(relayed_by(work, Told))
+    client = running.connect().send(GET)
+    while b"id: a\ndata: 1\n\n" not in client.buffer:
+        client._more()
+    client.reset()
+    running.until(lambda: len(seen) == 3)
+    assert seen == [True, True, False]
 
 
 def test_replacing_what_was_being_prepared(serve: Serve) -> None:

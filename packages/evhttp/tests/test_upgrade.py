@@ -81,6 +81,27 @@ def test_hand_over_counts_as_the_answer(serve: Serve) -> None:
         assert size < 200
 
 
+def test_a_request_behind_one_that_was_handed_over(stepped: Serve) -> None:
+    """In the same turn, of another connection: it has its own bytes, though nobody has kept the other's object."""
+    seen: list[str] = []
+
+    def handler(req: Request, res: Response) -> None:
+        if req.path == "/offer":
+            token, _ = res.hand_over()
+            running.server.end_connection(int.from_bytes(token, "little"), abort=True)  # nobody takes it
+        else:
+            seen.append(f"{req.path} {req.headers['host']}")
+            res.send(req.path)
+
+    running = stepped(handler)
+    clients = running.connect(6)
+    for number, client in enumerate(clients):
+        client.send(get(f"/{number}") if number % 2 else OFFER)
+    running.until(lambda: len(seen) == 3)
+    assert sorted(seen) == ["/1 a", "/3 a", "/5 a"]
+    running.until(lambda: running.server.connections == 3)
+
+
 def test_upgrade_required(serve: Serve) -> None:
     """RFC 9110 §15.5.22 and §7.8: the answer names the protocol, and Connection names Upgrade."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import resource
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import pytest
 from evloop import FileEvent, FileEventKind, FileWatcher, Loop, LoopClosedError
 from evloop._inotify import InotifyTree
 from evloop._shim import lib
-from evloop.testing import open_descriptors, run_until
+from evloop.testing import in_child, open_descriptors, run_until
 
 CREATED, MODIFIED, DELETED, RENAMED, ATTRIBUTES, LINKS, REVOKED, OVERFLOW = FileEventKind
 
@@ -401,6 +402,38 @@ def test_the_limit_of_watches_is_explained(loop: Loop, tmp_path: Path, monkeypat
     assert open_descriptors() == before
 
 
+def test_descriptors_run_out_while_watching_begins(loop: Loop, tmp_path: Path) -> None:
+    """At whichever step that is: there is a watcher that sees what happens, or there is an exception and nothing left open."""
+    taken: list[int] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    refused, reasons = 0, set()
+    before = open_descriptors()
+    for left in range(16):
+        highest = max(open_descriptors()) + 20
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
+        try:
+            while len(taken) < highest:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError as error:
+            reasons.add(error.errno)
+        for _ in range(left):
+            os.close(taken.pop())
+        try:
+            watcher = FileWatcher(loop, tmp_path, print)
+        except OSError as error:
+            reasons.add(error.errno)
+            refused += 1
+        else:
+            watcher.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            while taken:
+                os.close(taken.pop())
+        assert open_descriptors() == before
+    assert 1 <= refused < 16
+    assert reasons == {errno.EMFILE}
+
+
 def test_a_folder_that_may_not_be_watched_is_reported(
     loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -462,6 +495,21 @@ def test_close_ends_events_at_once(watched: Watched) -> None:
     run_until(watched.loop, lambda: events)
     watched.loop.run_once(0.02)
     assert len(events) == 1
+
+
+def test_a_watcher_closed_in_a_forked_child_goes_on_in_the_parent(loop: Loop, watched: Watched) -> None:
+    """The queue is one for both, and its watches with it."""
+    (watched.folder / "file").touch()
+    watcher = watched.watch(recursive=True)
+
+    def check() -> None:
+        watcher.close()
+        loop.close()
+
+    in_child(check)
+    (watched.folder / "file").write_text("more")
+    watched.expect((MODIFIED, "file"))
+    watcher.close()
 
 
 def test_a_callback_that_raises(watched: Watched) -> None:

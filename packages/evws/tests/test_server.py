@@ -6,7 +6,9 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from evhttp import Limits as HttpLimits
 from evloop import Loop
 from evws import (
     ConnectionClosedError,
+    Deflate,
     Frame,
     Limits,
     Opcode,
@@ -400,6 +403,60 @@ def test_peers_that_disappear(serve: Serve) -> None:
     assert isinstance(running.told("error")[0][1], OSError)
 
 
+def all_at_once(running: Any, client: Any, data: bytes) -> None:
+    """Let the server see data, and that no more will come, in one turn."""
+    holds, go = threading.Event(), threading.Event()
+    running.loop.call_soon_threadsafe(lambda: (holds.set(), go.wait(20)))
+    assert holds.wait(20)
+    client.sock.sendall(data)
+    client.sock.shutdown(socket.SHUT_WR)
+    go.set()
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_messages_before_a_half_close_are_answered(serve: Serve, slow: bool) -> None:
+    """As HTTP's last requests are: who closes its side behind its messages, as a program at the end of its input, may read on."""
+
+    def answer(ws: Any, message: str) -> None:
+        begun = monotonic()
+        while slow and monotonic() - begun < 0.002:
+            pass
+        ws.send(message)
+
+    running = serve(answer)
+    client = running.open()
+    all_at_once(running, client, b"".join(encode_frame(Opcode.TEXT, b"%d" % n, mask=MASK) for n in range(200)))
+    assert [client.message() for _ in range(200)] == [b"%d" % n for n in range(200)]
+    assert client.frame() is None
+    running.until(lambda: running.told("close"))
+    assert running.events == [("open",), ("close", 1006, "")]
+
+
+@pytest.mark.parametrize("bad", [b"", encode_frame(Opcode.TEXT, b"\xff", mask=MASK)], ids=["good", "bad"])
+def test_a_handler_that_closes_behind_a_half_close(serve: Serve, bad: bytes) -> None:
+    """The closing handshake cannot be finished, yet the Close is sent, once; that of the handler if it says so in time."""
+
+    def answer(ws: Any, message: str) -> None:
+        ws.send("last")
+        ws.close(4000, "enough")
+
+    running = serve(answer)
+    client = running.open()
+    all_at_once(running, client, encode_frame(Opcode.TEXT, "go", mask=MASK) + bad)
+    assert client.message() == b"last"
+    assert client.closed() == (4000, "enough")
+    running.until(lambda: running.told("close"))
+
+
+def test_a_compressed_message_that_is_bad_before_a_half_close(serve: Serve) -> None:
+    """It is judged when the end is known already."""
+    running = serve(compression=Deflate())
+    client = running.open("Sec-WebSocket-Extensions: permessage-deflate")
+    all_at_once(running, client, encode_frame(Opcode.TEXT, b"\xff\xff\xff", mask=MASK, rsv1=True))
+    assert client.closed()[0] == 1007
+    running.until(lambda: running.told("close"))
+
+
 def test_abort(serve: Serve) -> None:
     def answer(ws: Any, message: str) -> None:
         ws.send("lost")
@@ -690,6 +747,8 @@ def test_options_that_make_no_sense() -> None:
     with Loop() as loop:
         with pytest.raises(TypeError, match="on_message"):
             evws.Server(on_message=None, loop=loop)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="compression must be a Deflate or None, not True"):
+            evws.Server(on_message=print, loop=loop, compression=True)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("behind", [b"", encode_frame(1, b"early", mask=MASK)], ids=["alone", "with a message"])

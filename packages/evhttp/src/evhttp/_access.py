@@ -26,7 +26,7 @@ class AccessRecord:
     Attributes:
         client: Address and port; ``None`` for a unix socket.
         status: Of the answer.
-        size: Bytes of the body.
+        size: Bytes of the body; 0 where HTTP leaves it out, as in answers to HEAD and with 304.
         duration: Seconds from when the handler was called until the answer was complete; ``None`` for a refused request.
         cause: Why the answer was not sent whole, as in `ConnectionEnd`; ``"refused"`` for a request that never came to the
             handler; ``""`` otherwise.
@@ -152,18 +152,22 @@ def log_answers(
         duration = perf_counter() - start
         if log.isEnabledFor(logging.INFO):
             size, status = exchange._size, exchange.status_code
+            if exchange._has_no_content:
+                size = 0
+            if exchange._was_dropped and not cause:
+                cause = "by_us"
             record = AccessRecord(server, exchange.client, status, size, duration, cause=cause, exchange=exchange)
             log.info(record)
 
     def write_later(exchange: Exchange, start: float, later: Later) -> None:
-        write(exchange, start, cause_of(later.cause) if later.lost else "")
+        write(later.spokesman or exchange, start, cause_of(later.cause) if later.lost else "")
 
     def receive_and_log(record: Record) -> Exchange:
         start = perf_counter()
         exchange = receive(record)
         later = exchange._lines
         if type(later) is Later:
-            later.logged = partial(write_later, later.spokesman or exchange, start, later)
+            later.logged = partial(write_later, exchange, start, later)
         else:
             write(exchange, start)
         return exchange

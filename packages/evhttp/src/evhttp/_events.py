@@ -32,7 +32,10 @@ class EventStream:
         self._response = response
         self.closed: bool = False
         """Whether no more can be sent."""
-        response.on_close(self._ended)
+        later = response._later()
+        later.on_close = self._ended
+        if later.lost:  # of a response in another thread, whose client has gone meanwhile
+            self.closed = True
 
     def send(self, data: str, *, event: str | None = None, id: str | None = None, retry: float | None = None) -> bool:
         """Send an event.

@@ -28,6 +28,9 @@ class Limits:
         max_handshakes: Of those, how many may be new: not upgraded (RFC 9110 §7.8), for instance to WebSocket. Those whose TLS
             handshake is under way count, and so do clients that just speak HTTP. ``math.inf``: any number. Those above wait or are
             reset, as with ``max_connections``.
+        max_queued_size: Answers, files not counted, that may wait in memory for one client when more is written to it. Beyond: the
+            connection is aborted, as ``"too_much_queued"``. ``math.inf``: any size, for handlers that stop when `Response.write`
+            returns false.
         max_requests: Requests on one connection, which ends with the answer to the last; ``math.inf``: any number.
         head_timeout: From a request's first byte (on a new connection: from its beginning) to the end of its head. Beyond: 408.
         body_timeout: For the whole body. Beyond: 408.
@@ -52,6 +55,7 @@ class Limits:
     max_connections: float = math.inf
     max_handshakes: float = math.inf
     refuse_connections: bool = False
+    max_queued_size: float = math.inf
     max_requests: float = math.inf
     head_timeout: float = 10.0
     body_timeout: float = 60.0
@@ -70,7 +74,7 @@ class Limits:
             elif field.name == "refuse_connections":
                 if not isinstance(value, bool):
                     raise ValueError(f"refuse_connections must be True or False, not {value!r}")
-            elif field.name in ("max_connections", "max_handshakes", "max_requests") and value == math.inf:
+            elif field.default == math.inf and value == math.inf:
                 continue
             elif not isinstance(value, int) or not least <= value <= most:
                 raise ValueError(f"{field.name} must be an integer from {least} to {most}, not {value!r}")

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from evhttp._bodyfile import BodyFile
 from evhttp._errors import ResponseStateError
-from evhttp._exchange import Exchange, LoggedExchange
+from evhttp._exchange import LoggedExchange
 from evhttp._later import Later
 from evhttp._request import Request, body_of
-from evhttp._response import OP_SEND_FILE, SENT, Response
+from evhttp._response import CLOSE, OP_SEND_FILE, SENT, Response
 from evloop import LoopClosedError, Record
 
 if TYPE_CHECKING:
     from evhttp._body import BodyReader
+    from evhttp._forwarded import Proxies
     from evhttp._server import Server
 
 __all__ = ["Relay", "Relayed"]
@@ -27,7 +28,6 @@ _OP = Struct("<4xH")
 _DESCRIPTOR = Struct("<16xQQi")  # in the header of a file's submission
 # A request that is kept lets go of the bytes of its turn, unless they are so few that it does not matter.
 _KEPT = 16 * 1024
-_CLOSE = 1 << 12  # shim.h, EVH_ANSWER_CLOSE
 
 T = TypeVar("T", bound="Relayed")
 
@@ -145,7 +145,11 @@ class Relay:
         self._server.loop.submissions += outbox[:size]
         del outbox[:size]
 
-    # What a response asks of its server.
+    # What a request or a response asks of its server.
+
+    @property
+    def _proxies(self) -> Proxies:
+        return self._server._proxies
 
     def _pin(self, body: bytes) -> tuple[int, int]:
         number = next(self._numbers)
@@ -302,9 +306,12 @@ class Relayed(LoggedExchange):
         """
         if self.begun:
             return None
-        other = Exchange()
+        other = LoggedExchange()
         other._arena, other._record, other._server = self._arena, self._record, self.relay.server
-        other._arg, other._lines = 200, None
+        other._arg, other._lines, other._size = 200, None, 0
+        later = self._origin._lines
+        if type(later) is Later:
+            later.spokesman = other  # the access log says what it answers
         return other
 
     def replace(self, status: int, text: str = "") -> None:
@@ -318,7 +325,7 @@ class Relayed(LoggedExchange):
             self.drop()
             return
         self._lines = []
-        self._arg = self._arg & _CLOSE | 200
+        self._arg = self._arg & CLOSE | 200
         self.send_error(status, text or None)
 
     def _later(self) -> Later:
@@ -352,6 +359,8 @@ class Relayed(LoggedExchange):
         later = self._lines
         if type(later) is Later:
             later.lost = True
+            if later.on_close is not None:
+                later.on_close(False)
         if self._drained is not None:
             self._drained.set()
         if self._file is not None:

@@ -23,16 +23,17 @@ if TYPE_CHECKING:
     from evhttp._server import Server
     from evloop import Record
 
-__all__ = ["OP_SEND_FILE", "SENT", "Response"]
+__all__ = ["CLOSE", "OP_SEND_FILE", "SENT", "Response"]
 
 _HTTP = 2 << 8
 _OP_SEND, _OP_SEND_H, _OP_SEND_REF, OP_SEND_FILE, _OP_DROP = (_HTTP | op for op in range(1, 6))
 _OP_HEAD, _OP_PIECE, _OP_PIECE_REF, _OP_END, _OP_INFO, _OP_WATCH = (_HTTP | op for op in range(6, 12))
 _CHUNKED, _UNTIL_CLOSE = 2**64 - 1, 2**64 - 2
 _TELL = 1
-_IS_HTTP10 = 1 << 10  # in a request's info: request.c
+_IS_HTTP10, _METHOD, _HEAD = 1 << 10, 0xFF, 1  # in a request's info: request.c
 _TYPE_TEXT, _TYPE_BINARY = 1 << 10, 2 << 10
-_CLOSE, _HAS_DATE = 1 << 12, 1 << 13
+CLOSE, _HAS_DATE = 1 << 12, 1 << 13  # shim.h, EVH_ANSWER_*
+_DROPPED = 1 << 14  # for the access log; C never sees it
 
 _HEADER = Struct("<IHH8s")  # payload length, operation, argument, exchange: see evloop.h
 _HEADER_H = Struct("<IHH8sI")  # and the length of the header block
@@ -128,7 +129,7 @@ class Response:
             ResponseStateError: The response has been sent already, or has begun.
         """
         self._prepare()
-        self._arg |= _CLOSE
+        self._arg |= CLOSE
         return self
 
     @property
@@ -289,8 +290,10 @@ class Response:
         """End the connection at once, without an answer. For clients that deserve none."""
         if self._lines is not SENT:
             self._server.loop.submissions.extend((_HEADER.pack(0, _OP_DROP, 0, self._record[3]),))
+            if type(self._lines) is not Later:  # else it may have begun
+                self._size = 0
             self._lines = SENT
-            self._size = 0
+            self._arg |= _DROPPED
 
     # -- later, and in pieces --------------------------------------------------------------------------------------------------
 
@@ -403,7 +406,8 @@ class Response:
 
         Raises:
             ResponseStateError: The response has been sent already, or less was written than `begin` has declared; the connection
-                is aborted then, because the client would wait for the rest.
+                is aborted then, because the client would wait for the rest. With HEAD, 204, 205 and 304 it would not: there the
+                body need not be written.
             HeaderError: A trailer that no header could be, or that must not be one (RFC 9110 §6.5.1).
         """
         lines = [_line(name, value, trailer=True) for name, value in trailers]
@@ -414,7 +418,7 @@ class Response:
             self.write(data)
         later = self._lines
         assert type(later) is Later
-        if later.left:
+        if later.left and not self._has_no_content:
             left = later.left
             self.drop()
             raise ResponseStateError(f"the body has ended {left} bytes before its declared length")
@@ -437,6 +441,15 @@ class Response:
         if not self._record[2] & _IS_HTTP10:
             self._server.loop.submissions.extend((_HEADER.pack(len(block), _OP_INFO, status, self._record[3]), block))
         return self
+
+    @property
+    def _was_dropped(self) -> bool:
+        return self._arg & _DROPPED != 0
+
+    @property
+    def _has_no_content(self) -> bool:
+        """Whether HTTP leaves the body out (RFC 9110 §6.4.1)."""
+        return self._record[2] & _METHOD == _HEAD or self.status_code in (204, 205, 304)
 
     def _later(self) -> Later:
         lines = self._lines

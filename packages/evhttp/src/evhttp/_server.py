@@ -23,9 +23,9 @@ from evhttp._exchange import Exchange, LoggedExchange
 from evhttp._forwarded import Network, Proxies
 from evhttp._later import Later
 from evhttp._limits import Limits
-from evhttp._listening import Listeners
+from evhttp._listening import PROXIED, Listeners
 from evhttp._request import Request, address, body_of
-from evhttp._response import SENT, Response
+from evhttp._response import CLOSE, SENT, Response
 from evhttp._shim import ffi, lib
 from evhttp._stats import ServerStats, read_counts
 from evloop import Attachment, Loop, Record, TimerHandle
@@ -166,6 +166,7 @@ class Server:
             "short_target": self._short_target,
             "max_connections": 0 if limits.max_connections == math.inf else limits.max_connections,
             "max_handshakes": 0 if limits.max_handshakes == math.inf else limits.max_handshakes,
+            "max_queued": 0 if limits.max_queued_size == math.inf else limits.max_queued_size,
             "refuse_connections": limits.refuse_connections,
             "measure": self._measure,
             "network_count": len(networks),
@@ -318,6 +319,9 @@ class Server:
         self.loop.address  # noqa: B018 - raises when the loop is closed, and C's server with it
         if self._closed:
             raise EvHttpError("the server is closed")
+        self._check_proxied(proxy_protocol, ssl)
+
+    def _check_proxied(self, proxy_protocol: bool, ssl: object) -> None:
         if proxy_protocol and ssl is not None:
             raise ValueError("proxy_protocol and ssl exclude each other: the proxy ends TLS")
         if proxy_protocol and not self._proxies:
@@ -344,27 +348,31 @@ class Server:
         """The server's name."""
         return self._name
 
-    def adopt(self, sock: socket.socket, *, ssl: evnet.TlsAcceptor | None = None) -> int:
+    def adopt(self, sock: socket.socket, *, ssl: evnet.TlsAcceptor | None = None, proxy_protocol: bool = False) -> int:
         """Serve a client whose connection was accepted elsewhere.
 
         Args:
             sock: A connected stream socket. It is detached: the connection owns the descriptor. When the server is closed the
                 client gets one answer.
             ssl: Who makes the TLS handshake, on the server's loop; ``None``: no TLS.
+            proxy_protocol: As for `listen`.
 
         Returns:
             The connection's number; see `Request.connection_id`.
 
         Raises:
             OSError: The connection cannot be watched. The socket stays the caller's.
+            ValueError: ``proxy_protocol`` is asked for together with ``ssl``, or nobody is trusted.
             evloop.LoopClosedError: The loop is closed.
         """
         self.loop.address  # noqa: B018 - raises when the loop is closed, and C's server with it
+        self._check_proxied(proxy_protocol, ssl)
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         token = ffi.new("uint64_t *")
-        result = lib.evhttp_adopt(self._ptr, sock.fileno(), 0 if ssl is None else ssl.target, token)
+        flags = PROXIED if proxy_protocol else 0
+        result = lib.evhttp_adopt(self._ptr, sock.fileno(), flags, 0 if ssl is None else ssl.target, token)
         if result < 0:
             raise OSError(-result, f"cannot watch a connection that was accepted elsewhere: {os.strerror(-result)}")
         sock.detach()
@@ -549,8 +557,8 @@ class Server:
                 # One that nobody has kept serves again: to make and to drop an object is a tenth of what a hello costs.
                 if exchange is None or getrefcount(exchange) != _OURS_ALONE:
                     exchange = Exchange()
-                    exchange._arena = arena
                     exchange._server = server
+                exchange._arena = arena  # each time: hand_over puts another one in its place
                 exchange._record = record
                 exchange._arg = 200
                 exchange._lines = None
@@ -609,7 +617,7 @@ class Server:
 
     def _answer_error(self, exchange: Exchange, status: int, text: str) -> None:
         exchange._prepare().clear()
-        exchange._arg = status
+        exchange._arg = exchange._arg & CLOSE | status
         exchange.send(f"{text}\n")
 
     def _connection_ended(self, record: Record) -> None:

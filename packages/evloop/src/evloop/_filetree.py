@@ -221,6 +221,8 @@ class FileTree:
                         continue
                     found[entry.name] = (stat.S_ISDIR(status.st_mode), identity(status))
         except OSError as error:
+            if self._starting and node.parent is self._top:
+                raise
             if error.errno not in _GONE:
                 self._report(error)
             return None

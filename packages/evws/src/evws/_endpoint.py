@@ -69,6 +69,8 @@ class Endpoint:
             raise TypeError(f"on_message must be callable, not {on_message!r}")
         if binary_type not in (bytes, memoryview):
             raise ValueError(f"binary_type must be bytes or memoryview, not {binary_type!r}")
+        if not (compression is None or isinstance(compression, Deflate)):
+            raise TypeError(f"compression must be a Deflate or None, not {compression!r}")
         self.on_message: OnMessage = on_message
         self.on_open: OnSocket | None = on_open
         self.on_close: OnClose | None = on_close

@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # for framing.py
 from framing import model
 
 from evhttp import Headers, RequestParser, ResponseParser
-from evws import Deflate, Frame, FrameParser, HandshakeError, Limits, Opcode, Server, Violation, WebSocket
+from evws import CloseCode, Deflate, Frame, FrameParser, HandshakeError, Limits, Opcode, Server, Violation, WebSocket
 from evws._extensions import agree, check_answer, read_extensions
 from evws._handshake import Offer, Refusal, accept_of, answer_head, choose_subprotocol, read_offer
 from evws._opening import check_agreement
@@ -288,7 +288,15 @@ def connection(data: bytes) -> None:
         expect(first.startswith(b"HTTP/1.1 101 "), "the handshake was refused")
         expect(code is not None, "on_close was not called")
         found.append((_read(rest), code))
-    expect(found[0] == found[1] == found[2], "the same frames are answered in another way when they are cut")
+    ends = [(messages, code, told) for (messages, _, code), told in found]
+    expect(ends[0] == ends[1] == ends[2], "the same frames are answered in another way when they are cut")
+    # A compressed message is unpacked a step later than pings are answered: one behind a bad one may have its pong, or none.
+    pongs = sorted((pongs for (_, pongs, _), _ in found), key=len)
+    late = extension and ends[0][1] in (CloseCode.INVALID_DATA, CloseCode.MESSAGE_TOO_BIG)
+    expect(
+        all(pongs[-1][: len(each)] == each if late else pongs[-1] == each for each in pongs),
+        "the same pings are answered in another way when they are cut",
+    )
     if data[0] % 3 == 0:
         frames = model(sent, mask=True, max_frame=_MAX_MESSAGE, max_message=_MAX_MESSAGE, compression=False)
         (answered, code), wanted = found[0], _wanted(frames)

@@ -59,8 +59,6 @@ static void write_whole(net_stream *s, struct evh_conn *c, const struct evh_answ
 static void write_head(net_stream *s, struct evh_conn *c, const struct evh_answer *a) {
     if (a->arg & EVH_ANSWER_CLOSE || a->body_len == EVH_LENGTH_UNTIL_CLOSE)
         close_after(c, a);
-    if (c->body)
-        c->body->awaits_continue = 0; /* RFC 9110 §15.2: nothing informational behind the final status */
     char head[EVH_HEAD_MOST];
     int final = c->last && evh_unanswered(c) == 1;
     size_t len = evh_head_write(c->server->module, head, a, final, (c->is_old >> a->place % 64 & 1) != 0);

@@ -172,7 +172,8 @@ size_t evh_body_feed(net_stream *s, const uint8_t *data, size_t len) {
 void evh_body_say_continue(net_stream *s) {
     struct evh_conn *c = evh_conn_of(s);
     struct evh_body *b = c->body;
-    if (b && b->awaits_continue && b->is_read && b->place == c->answered && !b->len) {
+    /* RFC 9110 §15.2: nothing informational behind the final status. */
+    if (b && b->awaits_continue && b->is_read && b->place == c->answered && !b->len && !c->in_pieces) {
         b->awaits_continue = 0;
         evh_net->write(s, "HTTP/1.1 100 Continue\r\n\r\n", 25);
     }

@@ -38,6 +38,7 @@ void evh_conn_begin(struct evh_server *server, net_stream *s) {
     evh_conn_judge(c);
     c->untold = server->closed;
     evh_net->write_timeout(s, server->timeouts.write);
+    evh_net->limit_queued(s, server->options.max_queued);
     evh_net->deadline(s, patience(c, server->timeouts.head));
 }
 
@@ -434,6 +435,7 @@ net_stream *evh_conn_upgrade(ev_loop *loop, uint64_t exchange, const void *head,
     evh_net->settled(s);
     evh_net->swap(s, guest->protocol);
     evh_net->deadline(s, 0);
+    evh_net->limit_queued(s, 0); /* the guest has bounds of its own */
     evh_net->write(s, head, len);
     if (c->full)
         evh_net->resume(s);

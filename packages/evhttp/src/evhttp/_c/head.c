@@ -115,17 +115,19 @@ size_t evh_info_write(char *into, unsigned status) { return (size_t)(put_status_
 /* RFC 9110 §8.6: no Content-Length with 1xx and 204; in answers to HEAD and with 304 it tells what GET would have brought, which
  * a handler that answers 304 with nothing has not said. */
 static int has_length(const struct evh_answer *a) {
+    if (a->status == 205)
+        return 1;
     if (a->step == EVH_HEAD_STEP && a->body_len >= EVH_LENGTH_UNTIL_CLOSE)
         return 0;
     return a->status != 204 && (a->status != 304 || a->body_len);
 }
 
-/* RFC 9112 §6.1: not with 1xx and 204, and 304 has no body that it could speak of. */
+/* RFC 9112 §6.1: not with 1xx and 204, and 304 has no body that it could speak of; nor with 205, which has a length. */
 static int is_chunked(const struct evh_answer *a) {
-    return a->step == EVH_HEAD_STEP && a->body_len == EVH_LENGTH_CHUNKED && a->status != 204 && a->status != 304;
+    return a->step == EVH_HEAD_STEP && a->body_len == EVH_LENGTH_CHUNKED && evh_has_body(a->status);
 }
 
-/* RFC 9110 §15.3.6: a 205 has no content, and says so. */
+/* RFC 9110 §15.3.6: a 205 has no content, and says so, whatever was to come. */
 static uint64_t length_of(const struct evh_answer *a) { return a->status == 205 ? 0 : a->body_len; }
 
 size_t evh_head_write(struct evh_module *m, char *into, const struct evh_answer *a, int close, int say_keep_alive) {

@@ -75,6 +75,10 @@ static void end(struct evw_conn *c) {
 static void answer_close(ev_loop *loop, struct ev_task *task) {
     (void)loop;
     struct evw_conn *c = (struct evw_conn *)((char *)task - offsetof(struct evw_conn, close_task));
+    if (c->state < EVW_ANSWERING && c->eof) {
+        evw_net->close(c->stream, NET_BY_PEER);
+        return;
+    }
     if (c->state != EVW_ANSWERING) /* the stream has ended meanwhile */
         return;
     evw_write(c, EVW_FIN | EVW_CLOSE, c->control, c->close_len);
@@ -93,7 +97,8 @@ void evw_conn_end(struct evw_conn *c, const uint8_t *payload, size_t len, int li
     c->state = EVW_ANSWERING;
     memmove(c->control, payload, len);
     c->close_len = (uint8_t)len;
-    evw_ev->next_turn(c->loop, &c->close_task, answer_close);
+    if (!c->eof) /* else it is on its way */
+        evw_ev->next_turn(c->loop, &c->close_task, answer_close);
 }
 
 /* RFC 6455 §7.1.7 */
@@ -141,9 +146,15 @@ static size_t on_bytes(net_stream *s, const uint8_t *data, size_t len) {
     return len; /* after the end nothing is looked at */
 }
 
+/* A peer that closes its side without a Close may still read: what it said before is answered, in the turn in which Python hears of it. */
 static void on_eof(net_stream *s) {
-    if (evw_conn_of(s)->state != EVW_ANSWERING) /* else our Close is still to come */
+    struct evw_conn *c = evw_conn_of(s);
+    if (c->state == EVW_OPEN) {
+        c->eof = 1;
+        evw_ev->next_turn(c->loop, &c->close_task, answer_close);
+    } else if (c->state != EVW_ANSWERING) { /* else our Close is still to come */
         evw_net->close(s, NET_BY_PEER);
+    }
 }
 
 static void on_drained(net_stream *s) {

@@ -32,6 +32,7 @@ struct evw_conn {
     uint8_t in_payload; /* a frame's header has come */
     uint8_t control_len, pong_len, close_len;
     uint8_t linger; /* the peer may still be sending when we close */
+    uint8_t eof;    /* it sends no more, without a Close: the end comes with the next turn */
     uint8_t dropping; /* the rest of a message that we were to send */
     uint8_t has_pong; /* one waits until the peer takes what is queued */
     uint8_t pinged;   /* and not answered yet */
