@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import pytest
 
 from evloop import READ, WRITE, ForkedLoopError, Loop, WrongThreadError
-from evloop.testing import checked_loop, run_until
+from evloop.testing import checked_loop, in_child, run_until
 
 
 class Watch:
@@ -294,22 +293,6 @@ def test_a_loop_that_does_not_run_may_be_used_by_any_thread(debugged: Loop) -> N
 
 
 # -- forked children ------------------------------------------------------------------------------------------------------------
-
-
-def in_child(check: Callable[[], object]) -> None:
-    """Run ``check()`` in a forked child; fail when it raises or the child dies."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks with threads
-        pid = os.fork()
-    if pid == 0:
-        try:
-            check()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, "see stderr"
 
 
 def test_a_forked_child_refuses_to_run(loop: Loop, pipe: tuple[int, int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import weakref
@@ -14,7 +15,7 @@ import pytest
 
 import evnet
 from evloop import Loop, LoopClosedError
-from evloop.testing import checked_loop, open_descriptors
+from evloop.testing import checked_loop, in_child, open_descriptors
 from evnet._options import stream_options
 from evnet._server import Limit, Server
 
@@ -490,6 +491,36 @@ def test_closing_the_loop_with_open_connections(backend: str, make_pair: Any) ->
             with pytest.raises(ConnectionResetError):
                 pair.drain(client)
         pair.close()
+
+
+@pytest.mark.parametrize("loop_first", [False, True], ids=["server-first", "loop-first"])
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_a_server_closed_in_a_forked_child_goes_on_in_the_parent(pair: Pair, loop_first: bool, secure: bool) -> None:
+    """The child lets go of its descriptors; the kernel's list of what is waited for is one for both."""
+    server = pair.listen(ssl=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) if secure else pair.listen()
+    connected = None if secure else pair.connected()
+
+    def check() -> None:
+        if loop_first:
+            pair.loop.close()
+        if connected is not None:
+            connected[1].transport.abort()
+        server.close_clients()
+        server.close()
+        server.close()
+        pair.loop.close()
+        assert server.addresses == []
+
+    in_child(check)
+    if connected is not None:
+        client, protocol = connected
+        client.sendall(b"still here")
+        pair.until(lambda: protocol.data == b"still here")
+        assert pair.connected()[1].calls == ["made"]
+    else:
+        accepted = server.stats().accepted
+        pair.connect()
+        pair.until(lambda: server.stats().accepted == accepted + 1)
 
 
 def test_listening_on_a_closed_loop(backend: str) -> None:

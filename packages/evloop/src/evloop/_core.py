@@ -446,6 +446,8 @@ def _runner(item: Any) -> Callable[[], object]:
 def _forked() -> None:
     for loop in list(_open_loops):
         loop._forked = True
+        if not loop._closed:  # nor being closed, by a thread that the child does not have
+            lib.ev_loop_forked(loop._ptr)
 
 
 os.register_at_fork(after_in_child=_forked)

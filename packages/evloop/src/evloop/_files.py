@@ -114,7 +114,10 @@ class FileWatcher:
         if self._timer is not None:
             self._timer.cancel()
         self._loop.remove_reader(self._queue)
-        self._tree.close()
+        if not (
+            self._loop._forked and lib.ev_fs_names()
+        ):  # else what is taken out of the queue is gone in the parent, too
+            self._tree.close()
         lib.ev_fs_close(self._queue)
         self._loop.remove_on_close(self.close)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gc
 import os
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -17,7 +19,7 @@ from evloop._errors import check
 from evloop._loop import Loop, backend_names
 from evloop._shim import lib
 
-__all__ = ["ManualClock", "ScriptedPoller", "backends", "checked_loop", "open_descriptors", "run_until"]
+__all__ = ["ManualClock", "ScriptedPoller", "backends", "checked_loop", "in_child", "open_descriptors", "run_until"]
 
 _PATIENCE = 30.0
 
@@ -76,6 +78,28 @@ def run_until(loop: Loop, condition: Callable[[], object], patience: float = _PA
         if monotonic() > deadline:
             raise TimeoutError(f"waited {patience} s in vain")
         loop.run_once(0.05)
+
+
+def in_child(check: Callable[[], object]) -> None:
+    """Run ``check()`` in a forked child.
+
+    Raises:
+        AssertionError: It has raised, which stands in stderr, or the child has died.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks with threads
+        pid = os.fork()
+    if pid == 0:
+        try:
+            check()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code:
+        raise AssertionError(f"the forked child has ended with {code}; see stderr")
 
 
 class ManualClock:

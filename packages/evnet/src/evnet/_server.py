@@ -241,6 +241,8 @@ class Server:
         for listener in self._listeners:
             lib.evnet_unlisten(listener)
         self._listeners.clear()
+        if self._loop.is_closed():  # in a forked child, where that has closed nothing
+            return
         # Not before the batch has ended: it may speak of others that were accepted, and they are served.
         self._loop.call_soon(self._loop.drop_target, self._target)
         self._loop.call_soon(self._loop.drop_target, self._short_target)

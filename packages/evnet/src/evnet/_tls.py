@@ -447,7 +447,8 @@ class TlsAcceptor:
         """Make no more handshakes; those under way go on. The listener has to be closed."""
         if not self._finished:
             self._finished = True
-            self._loop.call_soon(self._loop.drop_target, self.target)
+            if not self._loop.is_closed():  # as in a forked child, where that has not called us
+                self._loop.call_soon(self._loop.drop_target, self.target)
 
     def close(self) -> None:
         """As `finish`, and reset the clients whose handshake is not done."""

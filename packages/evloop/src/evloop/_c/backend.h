@@ -44,4 +44,7 @@ extern const struct ev_backend *const ev__backends[];
 /* For tests; chosen only by its name. */
 extern const struct ev_backend ev__backend_scripted;
 
+/* In the place of another one, in a forked child. */
+extern const struct ev_backend ev__backend_forked;
+
 #endif

@@ -90,6 +90,8 @@ void ev_loop_close(ev_loop *loop) {
     free_memory(loop);
 }
 
+void ev_loop_forked(ev_loop *loop) { loop->backend = &ev__backend_forked; }
+
 const char *ev_loop_backend(const ev_loop *loop) { return loop->backend->name; }
 void *ev_records(ev_loop *loop) { return loop->records; }
 size_t ev_record_capacity(const ev_loop *loop) { return loop->record_capacity; }

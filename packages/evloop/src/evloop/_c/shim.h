@@ -10,6 +10,8 @@
 int ev_loop_open(const char *backend, ev_loop **out);
 void ev_loop_close(ev_loop *);
 const char *ev_loop_backend(const ev_loop *);
+/* In a forked child, for each loop that is not being closed: it touches nothing of the kernel's any more that it shares with the parent. */
+void ev_loop_forked(ev_loop *);
 /* The name of backend i, best first, or NULL. */
 const char *ev_backend_name(unsigned i);
 
