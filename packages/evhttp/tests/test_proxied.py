@@ -305,6 +305,31 @@ def test_over_a_unix_socket(serve: Serve, tmp_path: Path) -> None:
         assert b'["192.0.2.1",4711,"http"]' in sock.recv(4096)
 
 
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_connection_that_was_accepted_elsewhere(serve: Serve, trusted: bool) -> None:
+    running = serve(tell, trusted=["unix"] if trusted else ["192.0.2.7"])
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.settimeout(20)
+        running.call(lambda: running.server.adopt(ours, proxy_protocol=True))
+        if trusted:
+            theirs.sendall(GOOD["v2 TCP4"][0][:5])
+            theirs.sendall(GOOD["v2 TCP4"][0][5:] + GET)
+            assert b'["192.0.2.1",4711,"http"]' in theirs.recv(4096)
+        else:
+            assert theirs.recv(4096) == b""
+
+
+def test_a_connection_that_is_not_adopted() -> None:
+    """It stays the caller's."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, checked_loop() as loop:
+        server = Server(tell, loop=loop)
+        with pytest.raises(ValueError, match="needs proxies that are trusted"):
+            server.adopt(ours, proxy_protocol=True)
+        assert ours.fileno() > 0
+
+
 def test_refusals_are_logged(front: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", "evhttp")
     running = front(name="front")

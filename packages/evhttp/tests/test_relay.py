@@ -59,6 +59,16 @@ def test_what_the_handler_has_set_goes_on(serve: Serve) -> None:
     assert (answer.status, answer.get("x-a"), answer.get("x-b")) == (202, "1", "2")
 
 
+def test_what_a_trusted_proxy_says_is_known_in_the_other_thread(serve: Serve) -> None:
+    def work(relayed: Relayed) -> None:
+        relayed.send(f"{relayed.client} {relayed.scheme}")
+        relayed.post()
+
+    client = serve(relayed_by(work), trusted=["127.0.0.1"]).connect()
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.9\r\nX-Forwarded-Proto: https\r\n\r\n")
+    assert client.answer().body == b"('192.0.2.9', 0) https"
+
+
 def test_a_response_that_was_sent_cannot_be_taken(serve: Serve) -> None:
     def handler(req: Any, res: Any) -> None:
         res.send("hello")

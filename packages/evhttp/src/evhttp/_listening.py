@@ -10,9 +10,9 @@ from typing import Any
 import evnet
 from evhttp._shim import lib
 
-__all__ = ["Listeners"]
+__all__ = ["PROXIED", "Listeners"]
 
-_PROXIED = 1  # shim.h, EVH_LISTEN_*
+PROXIED = 1  # shim.h, EVH_LISTEN_*
 
 
 class Listeners:
@@ -40,7 +40,7 @@ class Listeners:
             OSError: One cannot be watched. ``drop`` was called for it and those behind it; the ones before it are served.
         """
         for index, sock in enumerate(sockets):
-            result = lib.evhttp_listen(server, sock.fileno(), _PROXIED if proxied else 0, tls_target)
+            result = lib.evhttp_listen(server, sock.fileno(), PROXIED if proxied else 0, tls_target)
             if result < 0:
                 error = OSError(
                     -result, f"cannot watch the socket that listens on {name_of(sock)}: {os.strerror(-result)}"

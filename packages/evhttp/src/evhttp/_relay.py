@@ -19,6 +19,7 @@ from evloop import LoopClosedError, Record
 
 if TYPE_CHECKING:
     from evhttp._body import BodyReader
+    from evhttp._forwarded import Proxies
     from evhttp._server import Server
 
 __all__ = ["Relay", "Relayed"]
@@ -144,7 +145,11 @@ class Relay:
         self._server.loop.submissions += outbox[:size]
         del outbox[:size]
 
-    # What a response asks of its server.
+    # What a request or a response asks of its server.
+
+    @property
+    def _proxies(self) -> Proxies:
+        return self._server._proxies
 
     def _pin(self, body: bytes) -> tuple[int, int]:
         number = next(self._numbers)

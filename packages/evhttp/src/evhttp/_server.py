@@ -23,7 +23,7 @@ from evhttp._exchange import Exchange, LoggedExchange
 from evhttp._forwarded import Network, Proxies
 from evhttp._later import Later
 from evhttp._limits import Limits
-from evhttp._listening import Listeners
+from evhttp._listening import PROXIED, Listeners
 from evhttp._request import Request, address, body_of
 from evhttp._response import CLOSE, SENT, Response
 from evhttp._shim import ffi, lib
@@ -305,7 +305,10 @@ class Server:
             acceptor = ssl
         else:
             try:
-                acceptor = evnet.TlsAcceptor(self.loop, ssl)
+                patience = self.limits.head_timeout
+                acceptor = evnet.TlsAcceptor(
+                    self.loop, ssl, ssl_handshake_timeout=None if patience == math.inf else patience
+                )
             except BaseException:
                 for sock in sockets:
                     drop(sock)
@@ -319,6 +322,9 @@ class Server:
         self.loop.address  # noqa: B018 - raises when the loop is closed, and C's server with it
         if self._closed:
             raise EvHttpError("the server is closed")
+        self._check_proxied(proxy_protocol, ssl)
+
+    def _check_proxied(self, proxy_protocol: bool, ssl: object) -> None:
         if proxy_protocol and ssl is not None:
             raise ValueError("proxy_protocol and ssl exclude each other: the proxy ends TLS")
         if proxy_protocol and not self._proxies:
@@ -345,27 +351,31 @@ class Server:
         """The server's name."""
         return self._name
 
-    def adopt(self, sock: socket.socket, *, ssl: evnet.TlsAcceptor | None = None) -> int:
+    def adopt(self, sock: socket.socket, *, ssl: evnet.TlsAcceptor | None = None, proxy_protocol: bool = False) -> int:
         """Serve a client whose connection was accepted elsewhere.
 
         Args:
             sock: A connected stream socket. It is detached: the connection owns the descriptor. When the server is closed the
                 client gets one answer.
             ssl: Who makes the TLS handshake, on the server's loop; ``None``: no TLS.
+            proxy_protocol: As for `listen`.
 
         Returns:
             The connection's number; see `Request.connection_id`.
 
         Raises:
             OSError: The connection cannot be watched. The socket stays the caller's.
+            ValueError: ``proxy_protocol`` is asked for together with ``ssl``, or nobody is trusted.
             evloop.LoopClosedError: The loop is closed.
         """
         self.loop.address  # noqa: B018 - raises when the loop is closed, and C's server with it
+        self._check_proxied(proxy_protocol, ssl)
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         token = ffi.new("uint64_t *")
-        result = lib.evhttp_adopt(self._ptr, sock.fileno(), 0 if ssl is None else ssl.target, token)
+        flags = PROXIED if proxy_protocol else 0
+        result = lib.evhttp_adopt(self._ptr, sock.fileno(), flags, 0 if ssl is None else ssl.target, token)
         if result < 0:
             raise OSError(-result, f"cannot watch a connection that was accepted elsewhere: {os.strerror(-result)}")
         sock.detach()

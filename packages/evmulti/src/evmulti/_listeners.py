@@ -46,7 +46,6 @@ class Tcp:
     port: int
     backlog: int = 1024
     reuse_port: bool = False
-    proxy_protocol: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,6 @@ class Unix:
     path: str
     mode: int | None = None
     backlog: int = 1024
-    proxy_protocol: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import os
 import ssl as _ssl
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from ipaddress import ip_network
 from types import TracebackType
 from typing import Literal
@@ -171,7 +172,13 @@ class MultiServer:
     # -- where -----------------------------------------------------------------------------------------------------------------
 
     def listen(
-        self, host: str | None = None, port: int = 8000, *, backlog: int = 1024, reuse_port: bool = False
+        self,
+        host: str | None = None,
+        port: int = 8000,
+        *,
+        backlog: int = 1024,
+        reuse_port: bool = False,
+        proxy_protocol: bool = False,
     ) -> MultiServer:
         """Listen on an address when the server starts; may be called several times.
 
@@ -180,23 +187,48 @@ class MultiServer:
             port: 0 lets the system choose; see `addresses`.
             backlog: Connections that the kernel may hold for each worker.
             reuse_port: Share the port with other programs of this user that ask for it, too.
+            proxy_protocol: As for `evhttp.Server.listen`; for all addresses of the server, or none.
 
         Returns:
             The server itself.
+
+        Raises:
+            ValueError: ``proxy_protocol`` is asked for together with TLS, while nobody is trusted, or not for an address before.
         """
-        return self._add(Tcp(host, port, backlog, reuse_port))
+        return self._add(Tcp(host, port, backlog, reuse_port), proxy_protocol)
 
-    def listen_unix(self, path: str | os.PathLike[str], *, mode: int | None = None, backlog: int = 1024) -> MultiServer:
-        """Listen on a unix socket, as `evnet.listen_unix` does; all workers accept from it. Returns the server itself."""
-        return self._add(Unix(os.fspath(path), mode, backlog))
+    def listen_unix(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        mode: int | None = None,
+        backlog: int = 1024,
+        proxy_protocol: bool = False,
+    ) -> MultiServer:
+        """Listen on a unix socket, as `evnet.listen_unix` does; all workers accept from it. Returns the server itself.
 
-    def listen_fd(self, fd: int) -> MultiServer:
-        """Listen on a socket that somebody else has bound, and goes on holding: `evnet.listen_fds`. Returns the server itself."""
-        return self._add(Fd(fd))
+        Raises: as `listen`.
+        """
+        return self._add(Unix(os.fspath(path), mode, backlog), proxy_protocol)
 
-    def _add(self, place: Place) -> MultiServer:
+    def listen_fd(self, fd: int, *, proxy_protocol: bool = False) -> MultiServer:
+        """Listen on a socket that somebody else has bound, and goes on holding: `evnet.listen_fds`. Returns the server itself.
+
+        Raises: as `listen`.
+        """
+        return self._add(Fd(fd), proxy_protocol)
+
+    def _add(self, place: Place, proxied: bool) -> MultiServer:
         if self._supervisor is not None:
             raise EvMultiError("the server was started already")
+        if proxied and self._plan.ssl is not None:
+            raise ValueError("proxy_protocol and ssl exclude each other: the proxy ends TLS")
+        if proxied and not self._plan.trusted:
+            raise ValueError("proxy_protocol needs proxies that are trusted: MultiServer(..., trusted=[...])")
+        # Connections are dealt out, and taken over from those who end: nobody knows by then where they came in.
+        if self._places and proxied != self._plan.proxied:
+            raise ValueError("proxy_protocol is for all addresses of a server, or none")
+        self._plan = replace(self._plan, proxied=proxied)
         self._places.append(place)
         return self
 

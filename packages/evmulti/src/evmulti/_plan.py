@@ -37,6 +37,7 @@ class Plan:
     ssl: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None
     trusted: Sequence[str] = ()
     forwarded: Sequence[str] = FORWARDED
+    proxied: bool = False
     grace: float = 10.0
     max_requests: int = 0
     max_requests_jitter: int = 0

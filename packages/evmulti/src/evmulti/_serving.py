@@ -80,6 +80,7 @@ class HttpServing:
             Connections(evhttp.Relay.at(self.server), plan.on_close, plan.log)
         self._loop = loop
         self._tls = tls
+        self._proxied = plan.proxied
         self._adopted = 0
 
     @property
@@ -105,11 +106,11 @@ class HttpServing:
 
     def listen_socket(self, sock: socket.socket) -> None:
         """Accept from a socket."""
-        self.server.listen_socket(sock, ssl=self._tls)
+        self.server.listen_socket(sock, ssl=self._tls, proxy_protocol=self._proxied)
 
     def adopt(self, sock: socket.socket) -> None:
         """Take a connection."""
-        self.server.adopt(sock, ssl=self._tls)
+        self.server.adopt(sock, ssl=self._tls, proxy_protocol=self._proxied)
         self._adopted += 1
 
     def retire(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import evhttp
 import evnet
 from evloop import Loop, TimerHandle
+from evmulti._dispatcher import Dispatcher
 from evmulti._errors import StartError
 from evmulti._listeners import drain_queue
 from evmulti._plan import Plan
@@ -152,7 +153,11 @@ class Runner:
                 raise StartError(f"there is no TLS: {error}") from error
             tls = evnet.TlsAcceptor(self._loop, context)
         if plan.target.is_protocol(target):
+            if plan.proxied:
+                raise StartError("a plain protocol does not read headers of the PROXY protocol: it gets them itself")
             return ProtocolServing(self._loop, target, tls)
+        if isinstance(target, Dispatcher) and target.strategy == "socket":
+            raise StartError("a dispatcher with the strategy 'socket' serves a SocketServer, and no worker")
         return HttpServing(self._wrapped(target), self._loop, plan, tls)
 
     def _wrapped(self, handler: evhttp.Handler) -> evhttp.Handler:

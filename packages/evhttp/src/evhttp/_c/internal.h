@@ -158,6 +158,7 @@ enum { EVH_INFO_TRUSTED = 1 << 12, EVH_INFO_SECURE = 1 << 13 };
 /* proxied.c: connections whose first bytes say for whom a proxy has made them */
 extern const struct net_protocol evh_proxied_protocol;
 void evh_proxied_accepted(net_listener *, net_stream *);
+void evh_proxied_begun(net_stream *); /* of a connection that somebody else has accepted */
 void evh_conn_judge(struct evh_conn *); /* marks it as trusted, or not, by its client */
 
 /* server.c */

@@ -29,6 +29,10 @@ static void refuse(net_stream *s, const char *reason) {
 
 void evh_proxied_accepted(net_listener *listener, net_stream *s) {
     evh_conn_accepted(listener, s);
+    evh_proxied_begun(s);
+}
+
+void evh_proxied_begun(net_stream *s) {
     if (!(evh_conn_of(s)->marks & EVH_INFO_TRUSTED)) /* who is no proxy of ours could say what it likes */
         refuse(s, "a client that is not trusted came to a listener for the PROXY protocol");
 }

@@ -162,13 +162,17 @@ int evhttp_listen(struct evh_server *server, int fd, unsigned flags, uint32_t tl
     return 0;
 }
 
-int evhttp_adopt(struct evh_server *server, int fd, uint32_t tls_target, uint64_t *token) {
+int evhttp_adopt(struct evh_server *server, int fd, unsigned flags, uint32_t tls_target, uint64_t *token) {
     net_stream *s;
-    int rc = evh_net->adopt(server->module->loop, fd, &evh_protocol, evh_conn_size(server), &s);
+    int is_proxied = (flags & EVH_LISTEN_PROXIED) != 0;
+    const struct net_protocol *protocol = is_proxied ? &evh_proxied_protocol : &evh_protocol;
+    int rc = evh_net->adopt(server->module->loop, fd, protocol, evh_conn_size(server), &s);
     if (rc < 0)
         return rc;
     evh_conn_begin(server, s);
     *token = evh_net->token(s);
+    if (is_proxied)
+        evh_proxied_begun(s);
     if (tls_target) {
         evh_conn_of(s)->marks |= EVH_INFO_SECURE;
         if (evh_net->secure(s, tls_target) < 0) /* no memory: nobody must take it for a plain one */

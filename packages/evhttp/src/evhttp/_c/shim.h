@@ -78,9 +78,9 @@ enum { EVH_LISTEN_PROXIED = 1 }; /* each connection begins with a header of the 
 int evhttp_listen(struct evh_server *, int fd, unsigned flags, uint32_t tls_target);
 /* What was counted since evhttp_open; it goes on being readable after evhttp_close. */
 void evhttp_counts(struct evh_server *, struct evh_counts *);
-/* fd: connected, non-blocking, accepted by somebody else. If it returns 0 the connection owns it, also after evhttp_close,
- * and *token is its stream's. */
-int evhttp_adopt(struct evh_server *, int fd, uint32_t tls_target, uint64_t *token);
+/* fd: connected, non-blocking, accepted by somebody else. flags and tls_target as for evhttp_listen. If it returns 0 the connection
+ * owns it, also after evhttp_close, and *token is its stream's. */
+int evhttp_adopt(struct evh_server *, int fd, unsigned flags, uint32_t tls_target, uint64_t *token);
 /* Stops listening, closes idle connections, and lets the others end with the answer under way. With keep_idle an idle connection may
  * ask once more, until this is called without. */
 void evhttp_close(struct evh_server *, int keep_idle);
