@@ -601,15 +601,19 @@ FUZZ_TARGETS = {
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Look for inputs that break a fuzz target: `-- TARGET SECONDS`, by default each for a minute; needs clang.
+    """Look for inputs that break a fuzz target: `-- TARGET SECONDS`, by default each for a minute, and `c` those that are C.
 
-    Further arguments go to libFuzzer. What it finds is left in build/fuzz/TARGET and is the start of the next run;
-    `-- TARGET 0 -merge=1` adds to the corpus in the repository what reaches new code.
+    Needs clang and libclang-rt-dev. Further arguments go to libFuzzer. What it finds is left in build/fuzz/TARGET and is the start
+    of the next run; `-- TARGET 0 -merge=1` adds to the corpus in the repository what reaches new code.
     """
     chosen, seconds, *options = (*session.posargs, *("all", "60")[len(session.posargs) :])
-    targets = list(FUZZ_TARGETS) if chosen == "all" else [chosen]
+    groups = {
+        "all": list(FUZZ_TARGETS),
+        "c": [name for name, (_, source, _) in FUZZ_TARGETS.items() if source.endswith(".c")],
+    }
+    targets = groups.get(chosen, [chosen])
     if unknown := set(targets) - set(FUZZ_TARGETS):
-        session.error(f"no such target: {', '.join(unknown)}; there are {', '.join(FUZZ_TARGETS)}")
+        session.error(f"no such target: {', '.join(unknown)}; there are {', '.join((*groups, *FUZZ_TARGETS))}")
     environment = None
     for name in targets:
         package, source, _ = FUZZ_TARGETS[name]

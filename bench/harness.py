@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -214,7 +214,8 @@ def _profile(benchmark: Benchmark, server: Ready, workload: Workload, plan: Plan
     """Measure once more to see where the time goes; the figures are not used, because looking takes time as well."""
     try:
         Window.profiler = profiles.Profiler()
-        benchmark.measure(server, workload, plan)
+        # perf needs a moment to begin.
+        benchmark.measure(server, workload, replace(plan, seconds=max(plan.seconds, 2.0)))
         if Window.profiler.profile is not None:
             results.profiles[workload.name] = Window.profiler.profile
     except (ServerFailed, loads.LoadFailed, NotAvailable) as error:

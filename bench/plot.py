@@ -67,17 +67,19 @@ def _panel(axis: Any, name: str, samples: Mapping[str, Sequence[Sample | None]],
             found[server] = values
     ours = next(iter(samples))
     for place, (server, (middle, low, high)) in enumerate(found.items()):
-        color = OURS if server == ours else FLOOR if server in ("floor", "c") else OTHERS
+        color = OURS if server.partition("-")[0] == ours else FLOOR if server in ("floor", "c") else OTHERS
         axis.barh(place, middle, color=color, height=0.7)
         axis.plot([low, high], [place, place], color="#303030", linewidth=0.8)
         axis.text(high, place, f"  {column.form(middle)}", va="center", ha="left", fontsize=7)
     axis.set_yticks(range(len(found)), list(found), fontsize=7)
     axis.invert_yaxis()
     medians = [middle for middle, _, _ in found.values()]
-    wide = "/s" not in column.name and max(medians) > 50 * min(medians)
+    is_rate = any(each in column.name for each in ("/s", "per s", "of CPU"))
+    wide = not is_rate and max(medians) > 50 * min(medians)
     if wide:
         axis.set_xscale("log")
-    axis.set_title(f"{name}: {column.name}{' (logarithmic)' if wide else ''}", fontsize=8, loc="left")
+    notes = ["more is better" if is_rate else "less is better", *(["logarithmic"] if wide else [])]
+    axis.set_title(f"{name}: {column.name} ({', '.join(notes)})", fontsize=8, loc="left")
     axis.set_xlim(right=axis.get_xlim()[1] * (4 if wide else 1.25))
     axis.set_xticks([])  # each bar has its figure
     axis.minorticks_off()

@@ -150,8 +150,27 @@ def test_a_listing(browser: Browser, start: Start, tmp_path: Path) -> None:
     assert browser.ask("document.body.textContent") == "both\n"
 
 
-def test_a_sound_is_played_from_ranges(browser: Browser, start: Start) -> None:
-    browser.open(start(str(EXAMPLES / "video.py"), "0"))
+# Runs an example whose server writes down what it was asked for, and with which status it has answered.
+WRITING = """
+import runpy, sys, evhttp
+
+made, into = evhttp.Server, open(sys.argv.pop(1), "w")
+
+def server(handler):
+    def written(req, res):
+        handler(req, res)
+        print(req.path, req.headers.get("range"), res.status_code, file=into, flush=True)
+    return made(written)
+
+evhttp.Server = server
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_sound_is_played_from_ranges(browser: Browser, start: Start, tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    browser.open(start("-c", WRITING, str(asked), str(EXAMPLES / "video.py"), "0"))
     # Played from the middle: what lies there is asked for, the rest before it need not be.
     played = browser.ask(
         """new Promise((resolve, reject) => {
@@ -172,6 +191,11 @@ def test_a_sound_is_played_from_ranges(browser: Browser, start: Start) -> None:
     assert played == [10, 10]
     part = "fetch('/tone.wav', {headers: {Range: 'bytes=0-3'}}).then(async a => [a.status, await a.text()])"
     assert browser.ask(part) == [206, "RIFF"]
+    # The player asks for ranges of itself, and gets them.
+    *player, ours = [line.split() for line in asked.read_text().splitlines() if line.startswith("/tone.wav ")]
+    assert ours == ["/tone.wav", "bytes=0-3", "206"]
+    assert player
+    assert all(span.startswith("bytes=") and status == "206" for _, span, status in player), player
 
 
 def test_an_upload(browser: Browser, start: Start, tmp_path: Path) -> None:

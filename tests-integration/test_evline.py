@@ -270,7 +270,7 @@ def test_another_c_interface_is_an_import_error(site: Path, module: str, below: 
     last = result.stderr.splitlines()[-1]
     assert last.startswith("ImportError: evline 2.0.0 was built for C interface 1.")
     assert f" of {below}, but {below} 2." in last
-    assert last.endswith(f"offers 99.3; install a matching pair: pip install --force-reinstall {below} evline")
+    assert last.endswith(f"offers 99.3; install a matching pair: pip install --force-reinstall {below} 'evline>=2.0'")
 
 
 def test_the_table_begins_with_its_version() -> None:

@@ -28,13 +28,36 @@ LOG_LINE = re.compile(
 
 Start = Callable[..., "Program"]
 
+# Looked up, localhost has an address of IPv6, too; on it nothing can be bound.
+NO_IPV6 = """
+import errno, socket
+look_up, bind = socket.getaddrinfo, socket.socket.bind
+
+def getaddrinfo(host, port, *args, **options):
+    found = look_up("127.0.0.1" if host == "localhost" else host, port, *args, **options)
+    return [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("{lacking}", port or 0, 0, 0))] * (host == "localhost") + found
+
+class Socket(socket.socket):
+    def bind(self, address):
+        if address[0] == "::1":
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        bind(self, address)
+
+socket.getaddrinfo, socket.socket = getaddrinfo, Socket
+"""
+
 
 class Program:
     """The command, started; ``url`` is what it has printed."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         self.process = subprocess.Popen(
-            [*COMMAND, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*COMMAND, *arguments],
+            cwd=folder,
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         assert self.process.stdout is not None
         self.line = self.process.stdout.readline()
@@ -67,8 +90,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     (tmp_path / "hello.txt").write_text("hello\n")
     programs: list[Program] = []
 
-    def start(*arguments: str) -> Program:
-        programs.append(Program(tmp_path, *arguments))
+    def start(*arguments: str, **environment: str) -> Program:
+        programs.append(Program(tmp_path, *arguments, **environment))
         return programs[-1]
 
     yield start
@@ -147,6 +170,18 @@ def test_an_ipv6_address(start: Start) -> None:
     program = start("0", "--bind", "::1")
     assert f"http://[::1]:{program.port}/" in program.line
     assert program.get("/hello.txt") == (200, b"hello\n")
+
+
+@pytest.mark.parametrize("lacking", ["::1", "2001:db8::1"], ids=["no IPv6", "not ours"])
+def test_a_name_of_which_this_machine_lacks_an_address(start: Start, tmp_path: Path, lacking: str) -> None:
+    """As localhost has, in /etc/hosts, where IPv6 is off: the other address is listened on."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(NO_IPV6.format(lacking=lacking))
+    program = start("0", "--bind", "localhost", PYTHONPATH=str(tmp_path / "site"))
+    assert program.line.endswith(f"http://localhost:{program.port}/\n")
+    with socket.create_connection(("127.0.0.1", program.port), timeout=20) as sock:
+        sock.sendall(b"GET /hello.txt HTTP/1.0\r\n\r\n")
+        assert sock.makefile("rb").read().endswith(b"hello\n")
 
 
 def test_several_addresses(start: Start) -> None:

@@ -102,6 +102,35 @@ def test_plain_http_is_hung_up_on(port: int, authority: trustme.CA) -> None:
     test_http_client(port, authority)
 
 
+def test_who_does_not_finish_the_handshake_is_hung_up_on(authority: trustme.CA) -> None:
+    """In the time that a request's head has; it used to be a minute whatever the limits said."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    with Loop() as loop:
+        limits = evhttp.Limits(head_timeout=0.2)
+        server = evhttp.Server(lambda req, res: res.send(), loop=loop, limits=limits)
+        server.listen("127.0.0.1", 0, ssl=context)
+        with socket.create_connection(server.addresses[0], 20) as silent:
+            silent.sendall(b"\x16\x03\x01")
+
+            def wait() -> None:
+                try:
+                    silent.recv(100)
+                except ConnectionResetError:
+                    pass
+                except TimeoutError:
+                    still.append(True)
+                loop.call_soon_threadsafe(loop.stop)
+
+            still: list[bool] = []
+            thread = threading.Thread(target=wait)
+            thread.start()
+            loop.run()
+            thread.join()
+        assert still == []
+        server.close()
+
+
 def test_pipelined(port: int, authority: trustme.CA) -> None:
     with socket.create_connection(("127.0.0.1", port), 20) as sock:
         with trusting(authority).wrap_socket(sock, server_hostname="localhost") as tls:

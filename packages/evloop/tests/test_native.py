@@ -28,7 +28,7 @@ def test_a_mismatch_names_versions_and_the_mending_command(want: tuple[int, int]
     assert "evloop 2.0.1" in message
     assert f"{want[0]}.{want[1]}" in message
     assert f"{have[0]}.{have[1]}" in message
-    assert "pip install --force-reinstall evloop evnet" in message
+    assert "pip install --force-reinstall evloop 'evnet>=2.0'" in message
     assert "\n" not in message
 
 

@@ -42,7 +42,7 @@ def test_another_major_version_is_refused(step: int) -> None:
     major, minor, message = imported_with(step, 0).split(" ", 2)
     assert f"evnet {metadata.version('evnet')} was built for C interface {major}.{minor} of evloop" in message
     assert f"offers {int(major) + step}.{minor}" in message
-    assert "pip install --force-reinstall evloop evnet" in message
+    assert "pip install --force-reinstall evloop 'evnet>=2.0'" in message
 
 
 def test_a_newer_minor_version_is_taken() -> None:

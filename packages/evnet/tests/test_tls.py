@@ -993,7 +993,7 @@ def test_several_at_once(loop: Loop, recorder: Any) -> None:
 @pytest.mark.parametrize("timeout", [float("inf"), 1e300])
 def test_timeouts_that_never_come(loop: Loop, recorder: Any, timeout: float) -> None:
     there, here = Ends(loop), Ends(loop)
-    limits = {"ssl_handshake_timeout": timeout, "ssl_shutdown_timeout": timeout}
+    limits: dict[str, Any] = {"ssl_handshake_timeout": timeout, "ssl_shutdown_timeout": timeout}
     server = evnet.listen_tcp(loop, lambda: recorder(there), "127.0.0.1", 0, ssl=server_context(), **limits)
     connecting = evnet.connect_tcp(
         loop,
@@ -1013,9 +1013,9 @@ def test_timeouts_that_never_come(loop: Loop, recorder: Any, timeout: float) -> 
 def test_server_hostnames_that_are_none(loop: Loop, pair: Pair, name: str) -> None:
     """They are refused at once, with the exception that arguments have; not when the connection is there."""
     with pytest.raises(ValueError, match="server_hostname is not a host name"):
-        evnet.connect_tcp(loop, object, "127.0.0.1", 1, ssl=client_context(), server_hostname=name)
+        evnet.connect_tcp(loop, object, "127.0.0.1", 1, ssl=client_context(), server_hostname=name)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="server_hostname is not a host name"):
-        evnet.connect_unix(loop, object, "/x", ssl=client_context(), server_hostname=name)
+        evnet.connect_unix(loop, object, "/x", ssl=client_context(), server_hostname=name)  # type: ignore[arg-type]
     _, protocol = pair.connected()
     with pytest.raises(ValueError, match="server_hostname is not a host name"):
         protocol.transport.start_tls(client_context(), server_hostname=name)

@@ -132,9 +132,9 @@ class Running:
         self._thread = threading.Thread(target=loop.run)
         self._thread.start()
 
-    def connect(self, **options: Any) -> Client:
+    def connect(self, *, address: tuple[str, int] | None = None, **options: Any) -> Client:
         """A client before its handshake."""
-        client = Client(self.address, **options)
+        client = Client(address or self.address, **options)
         self.clients.append(client)
         return client
 

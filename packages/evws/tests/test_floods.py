@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from framing import raw
 
 from evhttp import Limits as HttpLimits
@@ -134,6 +136,32 @@ def test_many_that_open_and_never_speak_are_reset(serve: Serve) -> None:
     served(silent[0])
     served(running.open())
     assert running.server.stats().accepted == 5
+
+
+def test_many_that_open_and_never_speak_to_tls(serve: Serve, tmp_path: Path) -> None:
+    """Those whose TLS handshake is under way count as well, and have no more time."""
+    authority = trustme.CA()
+    ours, theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.issue_cert("localhost").configure_cert(ours)
+    authority.configure_trust(theirs)
+    running = serve(http_limits=HttpLimits(head_timeout=0.5, max_handshakes=5))
+    neighbour = running.open()
+    running.call(lambda: running.server.listen("127.0.0.1", 0, ssl=ours))
+    secure = running.server.addresses[1]
+    silent = [socket.create_connection(secure, 20) for _ in range(15)]
+    running.until(lambda: running.server.stats().accepted == 6)
+    honest = running.connect(address=secure)
+    served(neighbour)
+    assert running.call(lambda: running.server.stats().accepted) == 6
+    honest.sock = theirs.wrap_socket(honest.sock, server_hostname="localhost")
+    honest.shake()
+    served(honest)
+    for each in silent:
+        with each, contextlib.suppress(ConnectionResetError):
+            while each.recv(1000):
+                pass
+    served(neighbour)
+    served(honest)
 
 
 def test_never_reads(serve: Serve) -> None:

@@ -43,7 +43,7 @@ def test_another_major_version_is_refused(package: str, step: int) -> None:
     major, minor, message = imported_with(package, step, 0).split(" ", 2)
     assert f"was built for C interface {major}.{minor} of {package}" in message
     assert f"offers {int(major) + step}.{minor}" in message
-    assert f"pip install --force-reinstall {package} evws" in message
+    assert f"pip install --force-reinstall {package} 'evws>=2.0'" in message
 
 
 @pytest.mark.parametrize("package", ["evloop", "evnet", "evhttp"])

@@ -103,7 +103,8 @@ def test_order_of_sizes(serve: Serve) -> None:
             assert client.message() == BLOB[number : number + size]
 
 
-def test_sends_of_every_type(serve: Serve) -> None:
+@pytest.mark.parametrize("compression", [None, Deflate(threshold=1 << 20)], ids=["plain", "deflate"])
+def test_sends_of_every_type(serve: Serve, compression: Deflate | None) -> None:
     class Text(str):
         pass
 
@@ -127,8 +128,21 @@ def test_sends_of_every_type(serve: Serve) -> None:
         ws.send_fragmented([])
         with pytest.raises(TypeError):
             ws.send_fragmented(["a", b"b"])
+        for wrong in (5, [1, 2], None, True, 1.5):  # bytes(5) would be five zero bytes
+            for send in (
+                ws.send,
+                ws.ping,
+                ws.pong,
+                lambda each: evws.broadcast([ws], each),
+                lambda each: ws.send_fragmented([each]),
+            ):
+                with pytest.raises(TypeError, match="expected str or bytes-like, not"):
+                    send(wrong)
 
-    client = serve(answer).open().text("go")
+    running = serve(answer, compression=compression)
+    client = running.connect()
+    client.shake("Sec-WebSocket-Extensions: permessage-deflate") if compression else client.shake()
+    client.text("go")
     for message in messages:
         frame = client.frame()
         assert frame.opcode == (Opcode.TEXT if isinstance(message, str) else Opcode.BINARY)

@@ -32,7 +32,8 @@ class Limits:
             connection is aborted, as ``"too_much_queued"``. ``math.inf``: any size, for handlers that stop when `Response.write`
             returns false.
         max_requests: Requests on one connection, which ends with the answer to the last; ``math.inf``: any number.
-        head_timeout: From a request's first byte (on a new connection: from its beginning) to the end of its head. Beyond: 408.
+        head_timeout: From a request's first byte (on a new connection: from its beginning) to the end of its head. Beyond: 408. A
+            TLS handshake has the same time, of its own (60 s if there is none); beyond, the client is hung up on.
         body_timeout: For the whole body. Beyond: 408.
         idle_timeout: Between two requests. Beyond: the connection is closed.
         answer_timeout: From when a request is told of, and those before it are answered, to the end of its answer. Beyond: 503,

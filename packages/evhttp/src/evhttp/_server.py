@@ -305,7 +305,10 @@ class Server:
             acceptor = ssl
         else:
             try:
-                acceptor = evnet.TlsAcceptor(self.loop, ssl)
+                patience = self.limits.head_timeout
+                acceptor = evnet.TlsAcceptor(
+                    self.loop, ssl, ssl_handshake_timeout=None if patience == math.inf else patience
+                )
             except BaseException:
                 for sock in sockets:
                     drop(sock)

@@ -38,7 +38,9 @@ def link(package: str, version: str, mismatch: int, below: str, below_version: s
         return
     wanted = f"{mismatch >> 48 & 0xFFFF}.{mismatch >> 32 & 0xFFFF}"
     offered = f"{mismatch >> 16 & 0xFFFF}.{mismatch & 0xFFFF}"
+    # With a version, which says which of the others fit: the public index has strangers' old projects by some of these names.
+    pair = f"{below} '{package}>={version.partition('.')[0]}.0'"
     raise ImportError(
         f"{package} {version} was built for C interface {wanted} of {below}, but {below} {below_version} offers {offered}; "
-        f"install a matching pair: pip install --force-reinstall {below} {package}"
+        f"install a matching pair: pip install --force-reinstall {pair}"
     )

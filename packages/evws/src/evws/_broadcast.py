@@ -8,7 +8,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from evloop import LoopClosedError
-from evws._frames import Buffer, Opcode, encode_frame
+from evws._frames import Buffer, Opcode, bytes_of, encode_frame
 from evws._shim import ffi
 from evws._socket import State, WebSocket
 
@@ -62,7 +62,7 @@ def broadcast(sockets: Iterable[WebSocket], message: str | Buffer, *, timeout: f
     if not by_loop:
         return failed
     opcode = Opcode.TEXT if isinstance(message, str) else Opcode.BINARY
-    data = message.encode() if isinstance(message, str) else bytes(message)
+    data = bytes_of(message)
     for loop, receivers in by_loop.items():
         if loop.is_current():
             failed += _send(loop, receivers, opcode, data, limit)

@@ -158,6 +158,22 @@ class FrameParser:
         return bool(lib.evws_feeder_ended(self._feeder))
 
 
+def bytes_of(payload: str | Buffer) -> bytes:
+    """What a message or control frame carries. ``bytes()`` alone would make zero bytes of a number.
+
+    Raises:
+        TypeError: It is neither ``str`` nor bytes-like.
+    """
+    if isinstance(payload, str):
+        return payload.encode()
+    if isinstance(payload, bytes):
+        return payload
+    try:
+        return bytes(memoryview(payload))
+    except TypeError:
+        raise TypeError(f"expected str or bytes-like, not {type(payload).__name__}") from None
+
+
 def encode_frame(
     opcode: int, payload: str | Buffer = b"", *, fin: bool = True, rsv1: bool = False, mask: Buffer | None = None
 ) -> bytes:
@@ -173,7 +189,7 @@ def encode_frame(
     Raises:
         ValueError: There is no such opcode, a control frame is longer than 125 bytes or not final, or ``mask`` is not four bytes.
     """
-    data = payload.encode() if isinstance(payload, str) else bytes(payload)
+    data = bytes_of(payload)
     if opcode not in _OPCODES:
         raise ValueError(f"opcode must be one of {', '.join(map(str, _OPCODES))}, not {opcode!r}")
     if opcode >= Opcode.CLOSE and (len(data) > 125 or not fin or rsv1):

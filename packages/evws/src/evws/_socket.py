@@ -9,7 +9,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from evws._errors import ConnectionClosedError, PeerError, QueueFullError
-from evws._frames import Buffer, CloseCode, Opcode, encode_close
+from evws._frames import Buffer, CloseCode, Opcode, bytes_of, encode_close
 from evws._shim import ffi, lib
 
 if TYPE_CHECKING:
@@ -257,6 +257,7 @@ class WebSocket:
 
         Raises:
             ConnectionClosedError: The connection is closing or closed.
+            TypeError: The message is neither ``str`` nor bytes-like.
         """
         if self._state is not _OPEN:
             raise self._closed_error()
@@ -276,7 +277,7 @@ class WebSocket:
                 return
             first = _TEXT
         else:
-            data = bytes(message) if not isinstance(message, str) else message.encode()
+            data = bytes_of(message)
             first = _TEXT if isinstance(message, str) else _BINARY
             size = len(data)
         self._send_frame(first, data, size)
@@ -295,7 +296,7 @@ class WebSocket:
         if len(kinds) > 1:
             raise TypeError("the fragments of a message must be all str or all bytes-like")
         opcode = Opcode.TEXT if True in kinds else Opcode.BINARY
-        parts = [part.encode() if isinstance(part, str) else bytes(part) for part in fragments] or [b""]
+        parts = [bytes_of(part) for part in fragments] or [b""]
         last = len(parts) - 1
         for number, part in enumerate(parts):
             first = (opcode if number == 0 else Opcode.CONTINUATION) | (_FIN if number == last else 0)
@@ -336,7 +337,7 @@ class WebSocket:
             self._loop.submissions.extend((_HEADER.pack(0, _OP_ABORT, 0, self._token),))
 
     def _control(self, first: int, payload: str | Buffer) -> None:
-        data = payload.encode() if isinstance(payload, str) else bytes(payload)
+        data = bytes_of(payload)
         if len(data) > _CONTROL_MOST:
             raise ValueError(f"the payload of a ping or pong must be at most {_CONTROL_MOST} bytes, not {len(data)}")
         if self._state is not _OPEN:
@@ -344,7 +345,7 @@ class WebSocket:
         self._loop.submissions.extend((_HEADER.pack(len(data), _OP_SEND, first, self._token), data))
 
     def _send_compressed(self, codec: Codec, message: str | Buffer) -> None:
-        first, data = (_TEXT, message.encode()) if isinstance(message, str) else (_BINARY, bytes(message))
+        first, data = _TEXT if isinstance(message, str) else _BINARY, bytes_of(message)
         if len(data) >= codec.threshold and (packed := codec.deflate(data)) is not None:
             first |= _RSV1
             data = packed
