@@ -1,4 +1,4 @@
-"""The parser alone beside httptools: a request of 12 header fields, from bytes to method, path and two fields read; and nothing read.
+"""The parser alone beside httptools: a request of 12 header fields, from bytes to method, path and two fields read, or unread.
 
 Run it in an environment that has evhttp and httptools: parser_alone.py. CPU time per request, the best of some rounds; and ours
 with each of its scanning kernels.
