@@ -224,6 +224,9 @@ def test_calls_from_wrong_threads(debugged: Loop, pipe: tuple[int, int]) -> None
     paused = debugged.call_later(1000, int)
     paused.pause()
     spare = os.dup(pipe[0])
+    idle = debugged.on_idle(int)
+    observed = debugged.observe(int, print)
+    debugged.on_close(int)
     uses: list[Callable[[], object]] = [
         lambda: debugged.call_soon(int),
         lambda: debugged.defer(int),
@@ -244,6 +247,14 @@ def test_calls_from_wrong_threads(debugged: Loop, pipe: tuple[int, int]) -> None
         timer.pause,
         paused.resume,
         lambda: timer.reschedule(5),
+        idle.cancel,
+        observed.cancel,
+        debugged.flush,
+        debugged.stats,
+        lambda: debugged.on_close(print),
+        lambda: debugged.remove_on_close(int),
+        lambda: debugged.set_exception_handler(None),
+        lambda: debugged.remove_signal_handler(signal.SIGUSR1),
     ]
     outcomes: list[object] = []
 
@@ -276,8 +287,9 @@ def test_calls_from_wrong_threads(debugged: Loop, pipe: tuple[int, int]) -> None
     assert paused.paused()
     assert debugged.stats().timers_pending == 1
     assert debugged.stats().watchers >= 2
-    assert not debugged._idle
-    assert not debugged._observed
+    assert debugged._idle == [idle]
+    assert debugged._observed == [observed]
+    assert debugged.remove_on_close(int)
     watcher.close()
     debugged.remove_writer(pipe[1])
     os.close(spare)

@@ -41,8 +41,8 @@ _TYPES = (
     b"Content-Type: application/octet-stream\r\n",
     b"",
 )
-_HTTP10, _STREAMED = 1 << 10, 1 << 11  # in a request's info: request.c
-_REQUEST = Struct("<IIIIIHBB16sQ")  # struct evh_head of request.c
+_HTTP10, _STREAMED = 1 << 10, 1 << 11  # in a request's info: layout.h
+_REQUEST = Struct("<IIIIIHBB16sQ")  # struct evh_head of layout.h
 
 _PIECE_SIZE = 64 * 1024
 _DRAIN = 64 * 1024  # bytes of a body that nobody wants, and that is read all the same

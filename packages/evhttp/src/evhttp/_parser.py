@@ -197,11 +197,11 @@ class RequestParser(_Parser):
         if self._request is not None:
             return self._request
         size = lib.evh_reader_export(self._reader)
-        if size < 0:
+        if size <= 0:
+            self._check_head()
             raise MemoryError("a request")
-        self._check_head()
         message = self._message
-        request = ParsedRequest(ffi.unpack(message.exported, size), ffi.unpack(message.parts, 4), message.info)
+        request = ParsedRequest(ffi.unpack(message.exported, size), message.info)
         if message.phase == _COMPLETE:
             self._request = request
         return request

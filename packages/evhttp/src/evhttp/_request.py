@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ParsedRequest", "Request"]
 
-# struct evh_head of request.c: fields, fields_len, body, body_len, target_len, port, version, family, ip, large_body
+# struct evh_head of layout.h: fields, fields_len, body, body_len, target_len, port, version, family, ip, large_body
 _HEAD = Struct("<IIIIIHBB16sQ")
 _FIELDS = Struct("<II")
+_NO_TOKEN = bytes(8)
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE")
 _ABSOLUTE, _HTTP10, _STREAMED = 1 << 9, 1 << 10, 1 << 11
 _TRUSTED, _SECURE = 1 << 12, 1 << 13  # of the connection: internal.h
@@ -325,12 +326,10 @@ class ParsedRequest(Request):
 
     __slots__ = ("_arena", "_record")
 
-    def __init__(self, whole: bytes, sizes: list[int], info: int) -> None:
-        # As evh_reader_export leaves it; behind the head, as request.c lays it out.
-        target, text, fields, body = sizes
-        at = _HEAD.size + target + text
-        self._arena = _HEAD.pack(at, fields, at + fields, body, target, 0, 0, 0, bytes(16), 0) + whole
-        self._record = (0, 0, info + (_HEAD.size << 16), bytes(8))
+    def __init__(self, arena: bytes, info: int) -> None:
+        # As layout.h has it.
+        self._arena = arena
+        self._record = (0, 0, info, _NO_TOKEN)
 
 
 def connection_of(token: bytes) -> int:

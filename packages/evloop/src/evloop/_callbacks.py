@@ -132,6 +132,7 @@ class IdleHandle(Handle):
     def cancel(self) -> None:
         """Do not call the callback any more."""
         if self._callback is not None:
+            self._loop._check_thread()
             super().cancel()
             if not self._loop._closed:
                 self._loop._idle.remove(self)
@@ -153,6 +154,7 @@ class ObserveHandle(Handle):
     def cancel(self) -> None:
         """Do not look any more."""
         if self._callback is not None:
+            self._loop._check_thread()
             super().cancel()
             if not self._loop._closed:
                 self._loop._observed.remove(self)

@@ -313,6 +313,8 @@ class Core:
 
         Thread safety: loop thread only.
         """
+        if self._debug is not None:
+            self._debug.check_thread(self._thread)
         if self._staged or self._stopped:
             self._submit_timers()
         if self.submissions and not self._closed and not self._forked:
@@ -337,6 +339,7 @@ class Core:
 
     def set_exception_handler(self, handler: ExceptionHandler | None) -> None:
         """Call ``handler(loop, context)`` for an exception in a callback; ``None`` restores logging. As in asyncio."""
+        self._check_thread()
         self._exception_handler = handler
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
@@ -392,6 +395,7 @@ class Core:
 
         An exception in one is reported and keeps none of the others from being called.
         """
+        self._check_thread()
         self._closers.append(closer)
 
     def remove_on_close(self, closer: Callable[[], object]) -> bool:
@@ -399,6 +403,7 @@ class Core:
 
         One that is being called, or was, is not there any more.
         """
+        self._check_thread()
         try:
             self._closers.remove(closer)
         except ValueError:

@@ -114,9 +114,8 @@ class FileWatcher:
         if self._timer is not None:
             self._timer.cancel()
         self._loop.remove_reader(self._queue)
-        if not (
-            self._loop._forked and lib.ev_fs_names()
-        ):  # else what is taken out of the queue is gone in the parent, too
+        # In a forked child inotify's queue is the parent's, too, who would miss what is taken out of it.
+        if not (self._loop._forked and lib.ev_fs_names()):
             self._tree.close()
         lib.ev_fs_close(self._queue)
         self._loop.remove_on_close(self.close)

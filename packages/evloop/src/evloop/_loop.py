@@ -151,6 +151,7 @@ class Loop(Watchers):
 
     def remove_signal_handler(self, number: int) -> bool:
         """Restore what handled the signal before; whether there was a handler of ours."""
+        self._check_thread()
         return self._signals is not None and self._signals.remove(number)
 
     # -- life ------------------------------------------------------------------------------------------------------------------
@@ -222,6 +223,7 @@ class Loop(Watchers):
     def stats(self) -> Stats:
         """What the loop has done since it was made, and its present size; see `Stats`."""
         self._check_open()
+        self._check_thread()
         return read_stats(self)
 
     def is_running(self) -> bool:

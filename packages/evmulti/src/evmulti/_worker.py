@@ -235,7 +235,7 @@ class Runner:
 
     def _give_up(self) -> None:
         self._aborted += self._serving.abort()
-        self._loop.stop()
+        self._loop.call_soon(self._loop.stop)  # a turn later, so that the resets have left, and their ends were told
 
     def _beat(self) -> None:
         self._row.beat(self._serving.counts())

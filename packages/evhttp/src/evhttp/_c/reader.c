@@ -8,6 +8,7 @@
 
 #include "chunked.h"
 #include "fields.h"
+#include "layout.h"
 #include "scan.h"
 
 enum { FIRST = 4096 };
@@ -349,16 +350,6 @@ static size_t put_field(uint8_t *into, const uint8_t *name, size_t name_len, con
     return name_len + value_len + 2;
 }
 
-static size_t head_fields(const struct evh_reader *r, uint8_t *into)
-{
-    size_t len = 0;
-    for (unsigned i = 0; i < r->parser.nfields; i++) {
-        const struct evh_field *f = &r->parser.fields[i];
-        len += put_field(into ? into + len : NULL, start(r) + f->name, f->name_len, start(r) + f->value, f->value_len);
-    }
-    return len;
-}
-
 /* The lines have been checked by the chunked decoder. */
 static size_t trailer_fields(const struct evh_reader *r, uint8_t *into)
 {
@@ -380,28 +371,25 @@ static size_t trailer_fields(const struct evh_reader *r, uint8_t *into)
 size_t evh_reader_fields(const struct evh_reader *r, int trailers, uint8_t *into)
 {
     size_t len = 0;
-    if (r->message.phase == EVH_PHASE_BODY || r->message.phase == EVH_PHASE_COMPLETE)
-        len = trailers ? (r->message.trailers_len ? trailer_fields(r, into) : 0) : head_fields(r, into);
+    if (r->message.phase == EVH_PHASE_BODY || r->message.phase == EVH_PHASE_COMPLETE) {
+        if (!trailers) {
+            if (into != NULL)
+                evh_layout_fields(into, &r->parser, start(r));
+            return evh_layout_fields_len(&r->parser);
+        }
+        len = r->message.trailers_len ? trailer_fields(r, into) : 0;
+    }
     if (into != NULL)
         into[len] = '\n';
     return len + 1;
 }
 
-static uint8_t *put(uint8_t *at, const uint8_t *from, size_t len)
-{
-    if (len != 0)
-        memcpy(at, from, len);
-    return at + len;
-}
-
 int64_t evh_reader_export(struct evh_reader *r)
 {
     struct evh_message *m = &r->message;
-    size_t text = m->method == EVH_OTHER ? m->method_len : 0, fields, len;
     if (m->phase != EVH_PHASE_BODY && m->phase != EVH_PHASE_COMPLETE)
         return 0;
-    fields = head_fields(r, NULL) + 1;
-    len = m->target_len + text + fields + m->body_len;
+    size_t head = evh_layout_len(&r->parser), len = head + m->body_len;
     if (len > r->exported_capacity) {
         size_t capacity = len < 1024 ? 1024 : len;
         uint8_t *grown = realloc(r->exported, capacity);
@@ -410,15 +398,11 @@ int64_t evh_reader_export(struct evh_reader *r)
         r->exported = grown;
         r->exported_capacity = capacity;
     }
-    uint8_t *at = put(put(r->exported, m->target, m->target_len), m->method_text, text);
-    at[head_fields(r, at)] = '\n';
-    put(at + fields, m->body, m->body_len);
+    evh_layout_write(r->exported, head, &r->parser, start(r));
+    ((struct evh_head *)r->exported)->body_len = (uint32_t)m->body_len;
+    if (m->body_len != 0)
+        memcpy(r->exported + head, m->body, m->body_len);
     m->exported = (const char *)r->exported;
-    m->parts[0] = (uint32_t)m->target_len;
-    m->parts[1] = (uint32_t)text;
-    m->parts[2] = (uint32_t)fields;
-    m->parts[3] = (uint32_t)m->body_len;
-    m->info = m->method | (m->flags & EVH_ABSOLUTE ? 1 << 9 : 0) | (m->version == 10 ? 1 << 10 : 0) | (int64_t)m->path_at << 16 |
-              (int64_t)m->path_len << 32;
+    m->info = evh_layout_info(&r->parser);
     return (int64_t)len;
 }

@@ -43,8 +43,7 @@ struct evh_message {
     size_t rest_len;
     /* After evh_reader_export(): */
     const char *exported;
-    uint32_t parts[4]; /* sizes of what lies there: target, text of a method without a number, field block, body */
-    int64_t info;      /* of a request: as in its record (request.c), but path offset from the target's beginning */
+    int64_t info;      /* of a request: as in its record (layout.h) */
 };
 
 struct evh_reader;
@@ -64,7 +63,8 @@ void evh_reader_reset(struct evh_reader *r, int asked); /* enum evh_asked */
 /* Forgets the body as far as it has come, so that a body can be longer than memory; limits still count it. */
 void evh_reader_drop_body(struct evh_reader *r);
 
-/* Gathers a message whose head is complete in one place, for Python. Returns its size, or -ENOMEM; 0 without a head. */
+/* Lays out a request whose head is complete as the server does (layout.h), with the body behind it. Returns its size, or
+ * -ENOMEM; 0 without a head. */
 int64_t evh_reader_export(struct evh_reader *r);
 
 /* The field block (shim.h) of the head, or of the trailers; `into` is NULL or has room for what is returned. */

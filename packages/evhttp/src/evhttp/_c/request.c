@@ -1,80 +1,20 @@
 /* Requests on their way to Python: the head is rewritten into the arena, the body put behind it. */
 #include "internal.h"
-#include "scan.h"
+#include "layout.h"
 
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Python reads this by struct "<IIIIIHBB16sQ" (see _request.py). */
-struct evh_head {
-    uint32_t fields, fields_len; /* the field block, from the start of this struct */
-    uint32_t body, body_len;
-    uint32_t target_len; /* the target begins right behind this struct; between it and the fields lies the text of an unknown method */
-    uint16_t port;
-    uint8_t version, family;
-    uint8_t ip[16];
-    uint64_t large_body; /* the address of a body that is not in the arena (it goes with the batch), else 0 */
-};
-_Static_assert(sizeof(struct evh_head) == 48, "Python knows this layout");
-
-/* info: method | EVH_INFO_* (_request.py; those of the connection in internal.h) | path offset << 16 | path length << 32 */
-enum { EVH_INFO_ABSOLUTE = 1 << 9, EVH_INFO_HTTP10 = 1 << 10, EVH_INFO_STREAMED = 1 << 11 };
-
 /* Up to here a body is copied once more, into the arena; beyond, Python takes it from where it was gathered. */
 enum { LARGE_BODY = 256 * 1024 };
 
-static size_t fields_len(const struct evh_parser *p) {
-    size_t len = 1;
-    for (unsigned i = 0; i < p->nfields; i++)
-        len += (size_t)p->fields[i].name_len + p->fields[i].value_len + 2;
-    return len;
-}
-
-static size_t method_text_len(const struct evh_parser *p) { return p->method == EVH_OTHER ? p->method_len : 0; }
-
-static size_t head_len(const struct evh_parser *p) {
-    return sizeof(struct evh_head) + p->target_len + method_text_len(p) + fields_len(p);
-}
-
-static void write_fields(uint8_t *at, const struct evh_parser *p, const uint8_t *message) {
-    for (unsigned i = 0; i < p->nfields; i++) {
-        const struct evh_field *f = &p->fields[i];
-        *at++ = '\n';
-        evh_lower_copy(at, message + f->name, f->name_len);
-        at += f->name_len;
-        *at++ = ':';
-        memcpy(at, message + f->value, f->value_len);
-        at += f->value_len;
-    }
-    *at = '\n';
-}
-
-/* `len` is head_len(p). */
 static void write_head(uint8_t *at, size_t len, const struct evh_parser *p, const uint8_t *message, const struct net_address *peer) {
-    size_t fields = sizeof(struct evh_head) + p->target_len + method_text_len(p);
-    struct evh_head head = {
-        .fields = (uint32_t)fields,
-        .fields_len = (uint32_t)(len - fields),
-        .body = (uint32_t)len,
-        .target_len = p->target_len,
-        .port = peer->port,
-        .version = p->version,
-        .family = peer->family,
-    };
-    memcpy(head.ip, peer->ip, sizeof head.ip);
-    memcpy(at, &head, sizeof head);
-    memcpy(at + sizeof head, message + p->target, p->target_len);
-    memcpy(at + sizeof head + p->target_len, message + p->start, method_text_len(p));
-    write_fields(at + fields, p, message);
-}
-
-static int64_t info_of(const struct evh_parser *p) {
-    /* The authority-form has no path: it is empty, at the end, so that no query follows either. */
-    uint32_t at = p->flags & EVH_AUTHORITY_FORM ? p->target_len : p->path - p->target;
-    int64_t path = (int64_t)sizeof(struct evh_head) + at;
-    return p->method | (p->version == 10 ? EVH_INFO_HTTP10 : 0) | (p->flags & EVH_ABSOLUTE ? EVH_INFO_ABSOLUTE : 0) | path << 16 |
-           (int64_t)p->path_len << 32;
+    evh_layout_write(at, len, p, message);
+    struct evh_head *head = (struct evh_head *)at;
+    head->port = peer->port;
+    head->family = peer->family;
+    memcpy(head->ip, peer->ip, sizeof head->ip);
 }
 
 /* As Python would get it in a record of its own (evloop.h). */
@@ -134,7 +74,7 @@ static void emit(net_stream *s, uint32_t target, int64_t offset, int64_t info) {
 }
 
 void evh_request_take(net_stream *s, const struct evh_parser *p, const uint8_t *message, const uint8_t *body, size_t body_len) {
-    size_t len = head_len(p);
+    size_t len = evh_layout_len(p);
     int64_t offset;
     uint8_t *at = evh_ev->arena_put(evh_net->loop(s), len + body_len, &offset);
     write_head(at, len, p, message, &evh_conn_of(s)->client);
@@ -142,19 +82,19 @@ void evh_request_take(net_stream *s, const struct evh_parser *p, const uint8_t *
         ((struct evh_head *)at)->body_len = (uint32_t)body_len;
         memcpy(at + len, body, body_len);
     }
-    emit(s, evh_conn_of(s)->server->options.target, offset, info_of(p));
+    emit(s, evh_conn_of(s)->server->options.target, offset, evh_layout_info(p));
 }
 
 void evh_request_begin(net_stream *s, const struct evh_parser *p, const uint8_t *message) {
-    size_t len = head_len(p);
+    size_t len = evh_layout_len(p);
     int64_t offset;
     write_head(evh_ev->arena_put(evh_net->loop(s), len, &offset), len, p, message, &evh_conn_of(s)->client);
-    emit(s, evh_conn_of(s)->server->options.target, offset, info_of(p) | EVH_INFO_STREAMED);
+    emit(s, evh_conn_of(s)->server->options.target, offset, evh_layout_info(p) | EVH_INFO_STREAMED);
 }
 
 uint8_t *evh_request_keep(const struct evh_parser *p, const uint8_t *message, const struct net_address *peer, uint32_t *len, int64_t *info) {
-    *len = (uint32_t)head_len(p);
-    *info = info_of(p);
+    *len = (uint32_t)evh_layout_len(p);
+    *info = evh_layout_info(p);
     uint8_t *head = malloc(*len);
     if (head)
         write_head(head, *len, p, message, peer);
