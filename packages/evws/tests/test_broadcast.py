@@ -168,7 +168,7 @@ def test_who_takes_it_in_time_is_not_closed(serve: Serve) -> None:
     running.call(lambda: running.loop.call_every(0.05, lambda: ticks.append(1)))
     for _ in range(5):
         assert client.message() == BLOB
-    running.until(lambda: len(ticks) >= 10)
+    running.until(lambda: len(ticks) >= 30)
     assert running.told("close", "error") == []
 
 
