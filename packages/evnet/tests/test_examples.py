@@ -48,7 +48,8 @@ def test_example(promised: str, backend: str) -> None:
     with run([str(EXAMPLES / name), *rest], backend) as process:
         out, err = process.communicate(timeout=40)
     assert process.returncode == 0, err
-    assert err == ""
+    # The development mode names slow callbacks; on a busy machine any may be.
+    assert [line for line in err.splitlines() if not line.startswith("callback ")] == []
     lines = iter(out.splitlines())
     for line in PROMISED[promised]:
         assert any(line in each for each in lines), (line, out)

@@ -33,7 +33,9 @@ def test_example(promised: str, backend: str) -> None:
         env=os.environ | environment,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    # The development mode names slow callbacks; on a busy machine any may be.
+    assert [line for line in done.stderr.splitlines() if not line.startswith("callback ")] == []
     text = done.stdout
     for line in PROMISED[promised]:
         before, found, text = text.partition(line)

@@ -80,9 +80,9 @@ class BlockingConnection:
         self.sock = sock
         self.limits = limits
         self.connection_id = connection_id
-        self.closing = False
-        self.requests = 0
-        self.begun = False
+        self.closing: bool = False
+        self.requests: int = 0
+        self.begun: bool = False
         self.client: tuple[str, int] | None = None
         self._address = (0, 0, bytes(16))  # as in struct evh_head: port, family, address
         if sock.family != socket.AF_UNIX:

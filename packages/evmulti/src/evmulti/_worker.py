@@ -214,8 +214,8 @@ class Runner:
         """Look whether the end has come."""
         now = self._loop.time()
         if now - self._seen > 4 * _LOOK:
-            # We have stood still, and requests may have come that nobody has read yet.
-            self._idle_until = max(self._idle_until, now + 2 * _LOOK)
+            # We have stood still: of the last call nobody has heard, and handshakes and requests may have come meanwhile.
+            self._idle_until = max(self._idle_until, min(now + LAST_CALL, self._until - 2 * _LOOK))
         self._seen = now
         self._take_waiting()
         self._looked += 1
