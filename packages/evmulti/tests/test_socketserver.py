@@ -560,6 +560,18 @@ def test_a_drain_while_bodies_stream(serving: Serving) -> None:
     serving.until(lambda: serving.sockets.connections == 0)
 
 
+def test_a_waiter_that_the_pool_never_began_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the pool ends it forgets what is queued: nobody is left who would leave the epoll as the last one."""
+    with checked_loop() as loop:
+        dispatcher = Dispatcher(echo, strategy="socket")
+        monkeypatch.setattr(dispatcher.pool, "_wake", lambda: None)
+        server = SocketServer(dispatcher, loop=loop)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            server.adopt(ours)
+            assert dispatcher.close() == 0
+
+
 def test_abort_ends_handlers_that_wait_for_clients(serving: Serving) -> None:
     ends, gate = Ends(), Gate()
     errors: queue.Queue[object] = queue.Queue()

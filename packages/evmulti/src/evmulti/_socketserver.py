@@ -105,6 +105,7 @@ class SocketServer:
         self._lines: dict[int, Line] = {}  # by descriptor
         self._waiting = 0  # threads in the epoll
         self._waiters = 0  # tasks of the pool
+        self._inside = 0  # those of them that have begun: the pool forgets the others when it ends
         self._stopped = False
         self._epoll = select.epoll()
         self._stopper, wake = socket.socketpair()
@@ -264,7 +265,7 @@ class SocketServer:
 
     def _close_epoll(self) -> None:
         """The last one to leave closes it."""
-        if self._stopped and not self._waiters and not self._epoll.closed:
+        if self._stopped and not self._inside and not self._epoll.closed:
             self._epoll.close()
             self._stopper.close()
 
@@ -379,8 +380,7 @@ class SocketServer:
     def _more(self) -> None:
         """See to it that somebody waits in the epoll, if a thread is left for it."""
         if not self._waiting and not self._stopped and self._waiters < self.dispatcher.pool.size:
-            self._waiters += 1
-            self.dispatcher.pool.submit(Waiter(self))
+            self._waiters += self.dispatcher.pool.submit(Waiter(self))
 
     # -- on the pool's threads -------------------------------------------------------------------------------------------------
 
@@ -448,10 +448,16 @@ class SocketServer:
             else:
                 self._epoll.modify(line.fd, _READY)
 
+    def _enter(self) -> None:
+        """A task of the pool begins."""
+        with self._lock:
+            self._inside += 1
+
     def _leave(self, again: bool) -> None:
         """A task of the pool ends."""
         with self._lock:
             self._waiters -= 1
+            self._inside -= 1
             if again:
                 self._more()
             self._close_epoll()
@@ -530,6 +536,7 @@ class Waiter:
     def run(self) -> None:
         """Serve, until the server stops."""
         server = self._server
+        server._enter()
         while True:
             with suspended():
                 line = server._wait()
@@ -540,6 +547,7 @@ class Waiter:
 
     def refuse(self, error: Exception) -> None:
         """Serve one connection, with errors, and let another thread try."""
+        self._server._enter()
         line = self._server._wait()
         if line is not None:
             self._serve(line, False)
