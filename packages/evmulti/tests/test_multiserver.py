@@ -36,6 +36,14 @@ def test_start_and_end_leave_nothing_behind(mode: str, accept: str) -> None:
     until(lambda: threading.active_count() == threads, "the end of the threads")
 
 
+def test_stopped_as_soon_as_it_is_ready(mode: str) -> None:
+    """Whoever is told that the server is ready may end it at once, before its loop has made a turn."""
+    before = open_descriptors()
+    server = served(handler, mode)
+    assert server.run(server.stop) == 0
+    assert open_descriptors() <= before
+
+
 def tells_who_asks(req: evhttp.Request, res: evhttp.Response) -> None:
     assert req.client is not None
     res.send(f"{req.client[0]} {req.scheme}")

@@ -74,6 +74,7 @@ class Supervisor:
         self._rolling = False
         self._failed: Tenant | None = None
         self._is_unwanted = False  # it was asked to end before it had begun
+        self._runs = False  # somebody has called `run`
         self._state: Literal["new", "starting", "serving", "stopping", "ended"] = "new"
         self._dealer: Dealer | None = None
         self._turn = 0
@@ -164,6 +165,7 @@ class Supervisor:
             OSError, StartError: As `start`.
         """
         in_main = threading.current_thread() is threading.main_thread()
+        self._runs = True
         if self._state == "new":
             self._begin(in_main)
         elif self._state == "ended":
@@ -192,7 +194,7 @@ class Supervisor:
         """
         if self._state not in ("serving", "stopping"):
             return
-        if self._loop.is_running():
+        if self._runs:  # perhaps not the loop yet: `on_ready` may have told us of the server
             self._loop.call_soon_threadsafe(self._drain)
             return
         self._drain()
