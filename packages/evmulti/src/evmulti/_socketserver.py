@@ -94,7 +94,7 @@ class SocketServer:
         self._end_watchers: list[Callable[[evhttp.ConnectionEnd], object]] = []
         self._relay = _Relay(self)
         self._connections = Connections(cast(Any, self._relay), on_close, self._log)
-        self.refused = 0
+        self.refused: int = 0
         """Connections that were answered with 503 because there were too many."""
         self._sweeper: TimerHandle | None = None
         self._deadline: TimerHandle | None = None  # of a drain
