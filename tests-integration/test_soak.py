@@ -50,6 +50,7 @@ MIB = 1 << 20
         ({"memory": 38 * MIB, "allocated": 14 * MIB + 80_000, "objects": 125_300}, None),
         ({"memory": 32 * MIB, "allocated": 16 * MIB, "objects": 125_000}, "allocated in C has grown"),
         ({"memory": 32 * MIB, "allocated": 14 * MIB, "objects": 140_000}, "have become more"),
+        ({"memory": 32 * MIB, "allocated": 14 * MIB, "objects": 125_000, "arena": 8 * MIB}, "larger than any turn"),
         ({"memory": 50 * MIB, "allocated": 14 * MIB, "objects": 125_000}, "memory of process 1 has grown"),
         ({"memory": 32 * MIB, "allocated": 14 * MIB, "objects": 125_000, "descriptors": 37}, "descriptors"),
     ],

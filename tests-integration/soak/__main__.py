@@ -40,6 +40,8 @@ from processes import Service, Use, until
 # is not: a page with a little that is kept stays whole, and threads share a heap, in which what one keeps lies between what the
 # others have freed (measured: 38 MiB, then 37, then 39, while 14.9 MiB were in use each time).
 ALLOCATED, OBJECTS = 1 << 20, 10_000
+# A loop's arena: streams leave their bytes in the kernel when a turn has brought 1 MiB, and the last of them may have gone beyond.
+ARENA = 4 << 20
 GROWTH = {"process": 4 << 20, "thread": 12 << 20}
 # The end of the traceback of a handler that ends its worker.
 ON_PURPOSE = re.compile(r"^SystemExit: 7$", re.MULTILINE)
@@ -73,6 +75,10 @@ class Outcome:
                 bad.append(f"memory of process {pid} has grown: {use} before, {now} after")
             if use.allocated is not None and (now.allocated or 0) > use.allocated + ALLOCATED:
                 bad.append(f"what process {pid} has allocated in C has grown: {use} before, {now} after")
+            if (now.arena or 0) > ARENA:
+                bad.append(
+                    f"an arena of process {pid} is larger than any turn should make it: {use} before, {now} after"
+                )
             if use.objects is not None and (now.objects or 0) > use.objects + OBJECTS:
                 bad.append(f"the objects of process {pid} have become more: {use} before, {now} after")
             if now.descriptors > use.descriptors:

@@ -35,18 +35,22 @@ class Use:
     Attributes:
         memory: Bytes that are its own, as the kernel counts them.
         descriptors: How many are open.
-        allocated: Bytes that were allocated in C and not freed, if it says so.
+        allocated: Bytes that were allocated in C and not freed, if it says so; without the arenas of its loops.
         objects: How many small blocks Python's own allocator has given out, if it says so.
+        arena: Bytes of the largest arena of its loops, if it says so.
     """
 
     memory: int
     descriptors: int
     allocated: int | None = None
     objects: int | None = None
+    arena: int | None = None
 
     def __str__(self) -> str:
         in_use = (
-            "" if self.allocated is None else f" (in use {self.allocated / 2**20:.2f} MiB in C, {self.objects} objects)"
+            ""
+            if self.allocated is None or self.arena is None
+            else f" (in use {self.allocated / 2**20:.2f} MiB in C, {self.objects} objects, an arena of {self.arena >> 10} KiB)"
         )
         return f"{self.memory / 2**20:.1f} MiB{in_use}, {self.descriptors} descriptors"
 
@@ -113,8 +117,8 @@ class Service:
             report = self.log_path.with_name(f"in-use-{pid}")
             if not report.exists() or report.stat().st_mtime < since:
                 return None
-            allocated, objects = map(int, report.read_text().split())
-            found[pid] = replace(found[pid], allocated=allocated, objects=objects)
+            allocated, objects, arena = map(int, report.read_text().split())
+            found[pid] = replace(found[pid], allocated=allocated, objects=objects, arena=arena)
         return found
 
     async def end(self) -> int:

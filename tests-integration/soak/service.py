@@ -71,6 +71,7 @@ class Allocated(ctypes.Structure):
 
 
 LIBC.mallinfo2.restype = Allocated
+ARENAS: dict[int, int] = {}  # bytes that each worker of this process keeps for what its loop brings up in one turn
 
 
 def tidy(worker: evmulti.Worker) -> None:
@@ -84,10 +85,15 @@ def tidy(worker: evmulti.Worker) -> None:
     gc.collect()
     LIBC.malloc_trim(0)
     allocated = LIBC.mallinfo2()
+    # These double when a turn brings more than any before, and stay: a quantity of its own, with a bound of its own.
+    ARENAS[worker.number] = worker.loop.stats().arena_capacity
+    arenas = sum(ARENAS.values())
     report = f"{REPORT}-{os.getpid()}"
     try:
         with open(f"{report}.{threading.get_native_id()}", "w") as file:
-            file.write(f"{allocated.uordblks + allocated.hblkhd} {sys.getallocatedblocks()}")
+            file.write(
+                f"{allocated.uordblks + allocated.hblkhd - arenas} {sys.getallocatedblocks()} {max(ARENAS.values())}"
+            )
         os.replace(file.name, report)
     except OSError as error:
         if error.errno not in (errno.EMFILE, errno.ENFILE):
