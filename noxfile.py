@@ -626,8 +626,9 @@ def fuzz(session: nox.Session) -> None:
         if source.endswith(".c"):
             command = [fuzz_program(session, name, folder)]
         else:
-            if environment is None:
-                environment = prepare_atheris(session, below(package))
+            if environment is None:  # for all of them that are above C, whose packages depend on each other
+                highest = max((FUZZ_TARGETS[each][0] for each in targets), key=PACKAGES.index)
+                environment = prepare_atheris(session, below(highest))
             command = ["python", f"packages/{package}/tests/{source}", name]
         limits = (f"-max_total_time={seconds}", "-max_len=2048", "-timeout=60", "-print_final_stats=1")
         folders = (corpus, found) if "-merge=1" in options else (found, corpus)
