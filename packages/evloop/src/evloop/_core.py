@@ -34,7 +34,7 @@ FLUSH_AFTER_NS = 500_000
 # Handlers between two looks at the clock. After a slow batch every handler is followed by a look, until they are quick again.
 # With 16 an answer waited for 16 slow handlers that came behind many quick ones.
 STRIDE = 4
-# Where they are all of one kind (`CoreLoop.pace`) and the last ones took less than this each.
+# Where they are all of one kind (`Core.pace`) and the last ones took less than this each.
 LONG_STRIDE, QUICK_NS = 16, 8_000
 
 _turn, _flush = lib.ev_turn, lib.ev_flush
